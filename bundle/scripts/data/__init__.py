@@ -1,0 +1,18 @@
+"""Subjects: datalists, the sample subject, reading, and generated cohorts."""
+
+from .choose import RandChooseScand
+from .cohort import as_new_subject, write_cohort
+from .datalist import find_scans, load_datalist
+from .reading import BrainMaskd, ReadVolumesd
+from .sample_subject import write_sample_subject
+
+__all__ = [
+    "BrainMaskd",
+    "RandChooseScand",
+    "ReadVolumesd",
+    "as_new_subject",
+    "find_scans",
+    "load_datalist",
+    "write_cohort",
+    "write_sample_subject",
+]

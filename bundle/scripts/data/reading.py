@@ -1,0 +1,76 @@
+"""Read the volumes of a subject, and refuse what cannot be one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, MapTransform
+
+from ..errors import InputError
+
+__all__ = ["BrainMaskd", "ReadVolumesd"]
+
+
+class ReadVolumesd(MapTransform):
+    """Load 3D volumes that share a grid.
+
+    Args:
+        keys: file names; each becomes a float32 MetaTensor ``(1, X, Y, Z)``.
+        allow_missing_keys: skip keys that the data does not have.
+
+    Raises:
+        InputError: when a file is missing, unreadable or not 3D, has NaN or infinite voxels, or the volumes of a subject
+            have different grids.
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.load = LoadImage(image_only=True, ensure_channel_first=True, dtype="float32")
+
+    def read(self, path: str | Path) -> MetaTensor:
+        if not Path(path).is_file():
+            raise InputError(f"{path} does not exist; check the path or the datalist")
+        try:
+            volume = self.load(path)
+        except Exception as error:
+            raise InputError(f"{path} cannot be read as an image, it may be damaged or of another type; replace it") from error
+        if volume.ndim != 4 or volume.shape[0] != 1 or min(volume.shape) < 1 or min(volume.shape[1:]) < 2:
+            raise InputError(f"{path} is not a 3D volume, its shape is {tuple(volume.shape)} (channels first); extract one")
+        if not torch.isfinite(volume).all():
+            raise InputError(f"{path} has NaN or infinite voxels; replace them (0 outside the brain) and try again")
+        return volume
+
+    def __call__(self, data: Mapping[Hashable, str]) -> dict[Hashable, MetaTensor]:
+        d = dict(data)
+        present = list(self.key_iterator(d))
+        for key in present:
+            d[key] = self.read(d[key])
+        for key in present[1:]:
+            first, other = d[present[0]], d[key]
+            if first.shape != other.shape or not torch.allclose(first.affine, other.affine, atol=1e-3):
+                raise InputError(
+                    f"{other.meta['filename_or_obj']} and {first.meta['filename_or_obj']} are on different grids "
+                    f"(shapes {tuple(other.shape[1:])} and {tuple(first.shape[1:])}, or other affines); "
+                    "resample one to the other"
+                )
+        return d
+
+
+class BrainMaskd(MapTransform):
+    """Add the brain mask of a skull-stripped scan: its voxels above 0, as float32 0/1.
+
+    Args:
+        keys: one key, the scan.
+        mask_key: where the mask goes.
+    """
+
+    def __init__(self, keys: KeysCollection, mask_key: str = "brain") -> None:
+        super().__init__(keys)
+        self.mask_key = mask_key
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        return {**data, self.mask_key: (data[self.keys[0]] > 0).float()}

@@ -1,0 +1,104 @@
+"""Reconstruction errors over regions of the brain (paper Table 1): L1, PSNR and SSIM over F, H and D."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.metrics import CumulativeIterationMetric
+from monai.metrics.regression import compute_ssim_and_cs
+from torch.nn.functional import pad
+
+__all__ = ["COLUMNS", "RegionErrors", "region_errors"]
+
+REGIONS = ("F", "H", "D")
+MEASURES = ("L1", "PSNR", "SSIM")
+AVERAGES = ("region", "volume")
+COLUMNS = tuple(f"{measure}_{region}_{average}" for average in AVERAGES for measure in MEASURES for region in REGIONS)
+
+SSIM_WINDOW, SSIM_SIGMA = 11, 5.0
+
+
+def _ssim_map(pred: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+    """Voxelwise SSIM of ``(1, X, Y, Z)`` volumes on their own grid, data range 1 (Gaussian window of the paper's code)."""
+    volumes = [pad(volume[None], (SSIM_WINDOW // 2,) * 6, mode="replicate") for volume in (pred, healthy)]
+    ssim, _ = compute_ssim_and_cs(
+        *volumes,
+        spatial_dims=3,
+        kernel_size=(SSIM_WINDOW,) * 3,
+        kernel_sigma=(SSIM_SIGMA,) * 3,
+        data_range=1.0,
+        kernel_type="gaussian",
+    )
+    return ssim[0]
+
+
+def region_errors(
+    pred: torch.Tensor,
+    healthy: torch.Tensor,
+    brain: torch.Tensor,
+    lesion: torch.Tensor,
+    columns: Sequence[str] = COLUMNS,
+) -> torch.Tensor:
+    """Errors of one reconstruction over the full brain F, its healthy part H and its diseased part D.
+
+    ``region`` columns average over the voxels of the region. ``volume`` columns are the paper's: both images are set to
+    0 outside the region and the error is averaged over the whole volume, which makes errors of small regions tiny.
+    The PSNR's peak is the maximum of the target.
+
+    Args:
+        pred, healthy: ``(1, X, Y, Z)`` reconstruction and truth, [0, 1].
+        brain, lesion: boolean masks of the same shape.
+        columns: subset of `COLUMNS`.
+
+    Returns:
+        vector of the values of `columns`; NaN for regions without voxels.
+    """
+    regions = {"F": brain, "H": brain & ~lesion, "D": brain & lesion}
+    peak = healthy.max()
+    full_ssim = _ssim_map(pred, healthy) if any(c.startswith("SSIM") and c.endswith("region") for c in columns) else None
+
+    def value(column: str) -> torch.Tensor:
+        measure, name, average = column.split("_")
+        region = regions[name]
+        if not region.any():
+            return pred.new_tensor(float("nan"))
+        if measure == "SSIM":
+            return full_ssim[region].mean() if average == "region" else _ssim_map(pred * region, healthy * region).mean()
+        error = (pred - healthy)[region]
+        count = region.sum() if average == "region" else region.numel()
+        if measure == "L1":
+            return error.abs().sum() / count
+        return 20.0 * torch.log10(peak) - 10.0 * torch.log10(error.square().sum() / count)
+
+    return torch.stack([value(column) for column in columns])
+
+
+class RegionErrors(CumulativeIterationMetric):
+    """`region_errors` of every case of an evaluation, accumulated over the batches and processes.
+
+    Called with the reconstructions ``(B, 1, X, Y, Z)`` and a target of stacked channels (healthy, anomaly, brain).
+    `aggregate` returns the mean over the cases of the columns asked for, leaving out cases without the region.
+
+    Args:
+        columns: subset of `COLUMNS` to aggregate; one column makes a scalar, fit to be a key metric.
+        lesion_threshold: probability above which a voxel is lesion.
+    """
+
+    def __init__(self, columns: Sequence[str] = COLUMNS, lesion_threshold: float = 0.2) -> None:
+        super().__init__()
+        self.columns = list(columns)
+        self.lesion_threshold = lesion_threshold
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs) -> torch.Tensor:
+        healthy, anomaly, brain = y.split(1, dim=1)
+        return torch.stack(
+            [
+                region_errors(p, h, b > 0, a > self.lesion_threshold, self.columns)
+                for p, h, b, a in zip(y_pred, healthy, brain, anomaly)
+            ]
+        )
+
+    def aggregate(self) -> torch.Tensor:
+        means = self.get_buffer().nanmean(dim=0)
+        return means[0] if len(self.columns) == 1 else means

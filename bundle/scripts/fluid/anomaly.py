@@ -1,0 +1,185 @@
+"""Fluid-driven anomaly randomization: a lesion seed becomes a new lesion (paper Sec. 3.1, Alg. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, RandomizableTransform, SpatialResample
+from monai.utils import convert_to_dst_type, convert_to_tensor
+
+from ..errors import InputError
+from ..randomness import RandDictionaryTransform
+from .potentials import random_diffusivity, random_noise, random_velocity
+from .transport import simulate
+
+__all__ = ["RandFluidAnomaly", "RandFluidAnomalyd", "perlin_seed", "traced_seed"]
+
+
+def perlin_seed(
+    state: np.random.RandomState, omega: torch.Tensor, cell_size: float, percentile: float
+) -> torch.Tensor:
+    """Perlin noise in Omega above its own `percentile`, keeping the noise value (cut to [0, 1]); ``(X, Y, Z)``."""
+    noise = random_noise(state, omega.new_empty(omega.shape, dtype=torch.float32), cell_size)
+    # numpy, because torch.quantile refuses more than 2^24 values.
+    threshold = float(np.percentile(noise[omega].cpu().numpy(), percentile))
+    return torch.where(omega & (noise > threshold), noise, 0.0).clamp_(0.0, 1.0)
+
+
+def traced_seed(path: str | Path, omega: MetaTensor) -> torch.Tensor:
+    """Load a traced lesion mask and resample it to the grid of Omega by the affines; ``(X, Y, Z)`` in [0, 1].
+
+    Raises:
+        InputError: when the file is missing, unreadable, or not a 3D volume.
+    """
+    try:
+        mask = LoadImage(image_only=True, ensure_channel_first=True)(str(path))
+    except Exception as error:
+        raise InputError(f"cannot read the traced lesion mask {path}; remove it from traced_masks or repair it") from error
+    if mask.ndim != 4 or mask.shape[0] != 1:
+        raise InputError(f"the traced lesion mask {path} is not a 3D volume, its shape is {tuple(mask.shape)}")
+    resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)
+    placed = resample((mask > 0).float(), dst_affine=omega.affine, spatial_size=omega.shape[1:])
+    return placed.as_tensor()[0].to(omega.device)
+
+
+class RandFluidAnomaly(RandomizableTransform):
+    """Generate a lesion probability map in a domain by random advection and diffusion of a seed.
+
+    The seed is a traced mask, placed by its affine, or thresholded Perlin noise. It is carried up to a random time by
+    a random divergence-free velocity and a random non-negative diffusivity; nothing leaves the domain. See `simulate`
+    for the numerics. A voxel counts as lesion where the probability exceeds `lesion_threshold`.
+
+    Lengths are in voxels: the defaults are the paper's, for 1 mm. On a grid of h mm divide `cell_size` and `taper` by
+    h, and `velocity_scale` and `diffusivity_scale` by h^2, to get the same physics.
+
+    Args:
+        traced_masks: files of traced lesions, in a space that the affine of the domain shares.
+        traced_probability: how often a traced mask is the seed, when there are any [paper's code: 0.5].
+        percentile: range of the percentile of the noise in Omega above which a Perlin seed lies [code: (90, 99.9)].
+        cell_size: edge of a Perlin lattice cell [code: 2 periods over 200 voxels].
+        velocity_scale: amplitude of the velocity potential Psi, voxels^2 per unit time; 0 switches advection off
+            [code: 500, which gives about 10 voxels per unit time].
+        diffusivity_scale: D = diffusivity_scale x Phi^2, voxels^2 per unit time; 0 switches diffusion off.
+        time_step: spacing of the transport times [code: 0.1].
+        num_times: range, both ends included, of the number of time points, t = 0 being the first [code: (2, 10)].
+        taper: depth below the boundary of Omega over which the velocity potential falls to zero.
+        lesion_threshold: probability above which a voxel counts as lesion [code: 0.2].
+        min_lesion_fraction: a lesion under this share of the volume is dropped [code: 1e-6].
+        cfl: see `simulate`.
+        prob: probability that there is an anomaly at all; else the map is zero.
+
+    Returns (of a call):
+        float32 probability ``(1, X, Y, Z)`` in [0, 1], zero outside Omega, with the meta data of the domain.
+
+    Raises:
+        InputError: on an empty or non-3D domain, or a traced mask that cannot be read.
+
+    References:
+        Liu, Aguila, Iglesias: Unraveling Normal Anatomy via Fluid-Driven Anomaly Randomization, CVPR 2025, Eq. 1-3.
+
+    Example:
+        >>> anomaly = RandFluidAnomaly(traced_masks=["lesion.nii.gz"]).set_random_state(0)(brain_mask)
+    """
+
+    def __init__(
+        self,
+        traced_masks: Sequence[str | Path] = (),
+        traced_probability: float = 0.5,
+        percentile: tuple[float, float] = (90.0, 99.9),
+        cell_size: float = 100.0,
+        velocity_scale: float = 500.0,
+        diffusivity_scale: float = 1.0,
+        time_step: float = 0.1,
+        num_times: tuple[int, int] = (2, 10),
+        taper: float = 20.0,
+        lesion_threshold: float = 0.2,
+        min_lesion_fraction: float = 1e-6,
+        cfl: float = 0.95,
+        prob: float = 1.0,
+    ) -> None:
+        super().__init__(prob)
+        for name, value in {"velocity_scale": velocity_scale, "diffusivity_scale": diffusivity_scale}.items():
+            if value < 0:
+                raise InputError(f"{name} must not be negative, got {value}; 0 switches the term off")
+        if time_step <= 0 or num_times[0] < 1:
+            raise InputError(f"time_step must be positive and num_times at least 1, got {time_step} and {num_times}")
+        self.traced_masks = [str(path) for path in traced_masks]
+        self.traced_probability = traced_probability
+        self.percentile = percentile
+        self.cell_size = cell_size
+        self.velocity_scale = velocity_scale
+        self.diffusivity_scale = diffusivity_scale
+        self.time_step = time_step
+        self.num_times = num_times
+        self.taper = taper
+        self.lesion_threshold = lesion_threshold
+        self.min_lesion_fraction = min_lesion_fraction
+        self.cfl = cfl
+        self._mask: str | None = None
+        self._percentile = percentile[0]
+        self._times = 1
+        self._field_seed = 0
+
+    def randomize(self, data=None) -> None:
+        super().randomize(None)
+        use_traced = self.R.uniform() < self.traced_probability and len(self.traced_masks) > 0
+        self._mask = self.traced_masks[self.R.randint(len(self.traced_masks))] if use_traced else None
+        self._percentile = self.R.uniform(*self.percentile)
+        self._times = self.R.randint(self.num_times[0], self.num_times[1] + 1)
+        self._field_seed = self.R.randint(2**31 - 1)
+
+    def trajectory(self, omega: torch.Tensor) -> torch.Tensor:
+        """The current draw from its seed to its end, one frame per time point: ``(num_times, X, Y, Z)``."""
+        if omega.ndim != 4 or omega.shape[0] != 1:
+            raise InputError(f"Omega must be one 3D mask (1, X, Y, Z), got shape {tuple(omega.shape)}")
+        domain = convert_to_tensor(omega, track_meta=False)[0] > 0
+        if not domain.any():
+            raise InputError("Omega is empty: no voxel in which a lesion may evolve; check the mask or the label map")
+        fields = np.random.RandomState(self._field_seed)
+        seed = (
+            perlin_seed(fields, domain, self.cell_size, self._percentile)
+            if self._mask is None
+            else traced_seed(self._mask, omega)
+        )
+        velocity = (
+            random_velocity(fields, domain, self.cell_size, self.velocity_scale, self.taper)
+            if self.velocity_scale > 0
+            else [seed.new_zeros([n + (i == axis) for i, n in enumerate(seed.shape)]) for axis in range(3)]
+        )
+        diffusivity = (
+            random_diffusivity(fields, domain, self.cell_size, self.diffusivity_scale)
+            if self.diffusivity_scale > 0
+            else torch.zeros_like(seed)
+        )
+        times = [i * self.time_step for i in range(self._times)]
+        return simulate(seed, domain, velocity, diffusivity, times, self.cfl)
+
+    def __call__(self, omega: torch.Tensor, randomize: bool = True) -> torch.Tensor:
+        if randomize:
+            self.randomize()
+        anomaly = self.trajectory(omega)[-1:] if self._do_transform else torch.zeros_like(omega, dtype=torch.float32)
+        if (anomaly > self.lesion_threshold).float().mean() < self.min_lesion_fraction:
+            anomaly = torch.zeros_like(anomaly)
+        return convert_to_dst_type(anomaly, omega, dtype=torch.float32)[0]
+
+
+class RandFluidAnomalyd(RandDictionaryTransform):
+    """Dictionary form of `RandFluidAnomaly`.
+
+    Args:
+        keys: one key, the domain Omega (the brain, or one tissue).
+        anomaly_key: where the probability map goes.
+        fluid: further arguments of `RandFluidAnomaly`.
+    """
+
+    def __init__(self, keys: KeysCollection, anomaly_key: str = "anomaly", **fluid) -> None:
+        super().__init__(keys, RandFluidAnomaly(**fluid))
+        self.anomaly_key = anomaly_key
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        return {**data, self.anomaly_key: super().__call__(data)[self.keys[0]]}

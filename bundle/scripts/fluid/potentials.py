@@ -1,0 +1,115 @@
+"""Random potentials, and the velocity and diffusivity that follow from them (paper Eq. 3).
+
+Grid. P and D live in cells, a velocity component on the faces normal to it, and the vector potential Psi on the edges
+parallel to it (a Yee/MAC grid). The circulation of Psi around a face is the flux through it, so the six fluxes of a
+cell cancel edge by edge: the discrete divergence of V = curl Psi is zero to rounding, whatever Psi is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from monai.transforms.utils import distance_transform_edt
+from torch.nn.functional import max_pool3d, pad
+
+from .perlin import perlin_noise, random_lattice
+
+__all__ = ["curl", "divergence", "edge_taper", "random_diffusivity", "random_noise", "random_velocity"]
+
+
+def _coordinates(sizes, origin, cell_size, shift, like: torch.Tensor) -> list[torch.Tensor]:
+    return [
+        origin[i] + (torch.arange(n, device=like.device, dtype=like.dtype) + shift[i]) / cell_size
+        for i, n in enumerate(sizes)
+    ]
+
+
+def _noise(gradients: np.ndarray, origin: np.ndarray, sizes, cell_size: float, shift, like: torch.Tensor):
+    lattice = torch.as_tensor(gradients, device=like.device, dtype=like.dtype)
+    return perlin_noise(lattice, _coordinates(sizes, origin, cell_size, shift, like))
+
+
+def random_noise(state: np.random.RandomState, like: torch.Tensor, cell_size: float) -> torch.Tensor:
+    """One Perlin noise at the cell centres of the volume `like` ``(X, Y, Z)``, lattice cells of `cell_size` voxels."""
+    gradients, origin = random_lattice(state, [n / cell_size for n in like.shape])
+    return _noise(gradients, origin, like.shape, cell_size, (0.5, 0.5, 0.5), like)[0]
+
+
+def edge_taper(omega: torch.Tensor, width: float) -> list[torch.Tensor]:
+    """Weight of Psi on the edges: 0 on every edge that touches a cell outside Omega, 1 deeper than `width` voxels.
+
+    With it no face between Omega and the outside carries a flux, and the velocity turns parallel to the boundary. The
+    ramp is Bridson's, whose slope at the wall is not zero, so that thin domains (cortex, white matter) flow as well.
+
+    Args:
+        omega: ``(X, Y, Z)`` boolean; beyond the grid counts as outside.
+        width: ramp width in voxels.
+
+    Returns:
+        weights on the x-, y- and z-edges, ``(X, Y+1, Z+1)``, ``(X+1, Y, Z+1)`` and ``(X+1, Y+1, Z)``.
+
+    References:
+        R. Bridson, J. Hourihan, M. Nordenstam, Curl-noise for procedural fluid flow, SIGGRAPH 2007.
+    """
+    inside = pad(omega.to(torch.float32), (1,) * 6)
+    r = (distance_transform_edt(inside[None])[0].to(torch.float32) / width).clamp(max=1.0)
+    outside_ramp = 1.0 - (15.0 * r - 10.0 * r**3 + 3.0 * r**5) / 8.0
+    weights = []
+    for axis in range(3):
+        kernel = [1 if i == axis else 2 for i in range(3)]
+        touched = 1.0 - max_pool3d(outside_ramp[None, None], kernel, stride=1)[0, 0]
+        weights.append(touched.narrow(axis, 1, omega.shape[axis]))
+    return weights
+
+
+def curl(psi: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Velocity on faces, voxels per unit time, from a vector potential on edges (unit voxel size).
+
+    Args:
+        psi: potential on x-, y- and z-edges, shaped as `edge_taper` returns them.
+
+    Returns:
+        velocity through the faces normal to x, y and z: ``(X+1, Y, Z)``, ``(X, Y+1, Z)``, ``(X, Y, Z+1)``.
+    """
+    px, py, pz = psi
+    return pz.diff(dim=1) - py.diff(dim=2), px.diff(dim=2) - pz.diff(dim=0), py.diff(dim=0) - px.diff(dim=1)
+
+
+def divergence(velocity: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Net outflow of each cell, ``(X, Y, Z)``, of a velocity on faces."""
+    return sum(component.diff(dim=axis) for axis, component in enumerate(velocity))
+
+
+def random_velocity(
+    state: np.random.RandomState, omega: torch.Tensor, cell_size: float, scale: float, taper: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw V = curl Psi inside Omega, Psi three independent Perlin noises times `scale` (paper Eq. 3).
+
+    Args:
+        state: random state.
+        omega: ``(X, Y, Z)`` boolean domain.
+        cell_size: edge of a noise lattice cell, in voxels.
+        scale: amplitude of Psi, voxels^2 per unit time.
+        taper: depth in voxels over which Psi falls to zero towards the boundary of Omega.
+
+    Returns:
+        float32 velocity on faces, as `curl` returns it; zero on every face with a cell outside Omega on either side.
+    """
+    like = omega.new_empty(omega.shape, dtype=torch.float32)
+    gradients, origin = random_lattice(state, [(n + 1) / cell_size for n in omega.shape], channels=3)
+    psi = []
+    for axis, weight in enumerate(edge_taper(omega, taper)):
+        shift = [0.5 if i == axis else 0.0 for i in range(3)]
+        noise = _noise(gradients[axis : axis + 1], origin, weight.shape, cell_size, shift, like)[0]
+        # A constant in Psi carries no flow, yet under the taper it would drive a jet along the wall.
+        psi.append(scale * weight * (noise - (noise * weight).sum() / weight.sum().clamp(min=1.0)))
+    return curl(psi)
+
+
+def random_diffusivity(
+    state: np.random.RandomState, omega: torch.Tensor, cell_size: float, scale: float
+) -> torch.Tensor:
+    """Draw D = scale Phi^2 >= 0 in cells, voxels^2 per unit time, Phi a Perlin noise (paper Eq. 3)."""
+    return scale * random_noise(state, omega.new_empty(omega.shape, dtype=torch.float32), cell_size).square()

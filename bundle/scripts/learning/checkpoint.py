@@ -1,0 +1,130 @@
+"""Checkpoints that survive a kill at any moment, and exact resumption."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite import distributed as idist
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint
+
+from ..errors import InputError
+
+__all__ = ["BestWeights", "TrainingCheckpoint", "load_weights", "save_atomically"]
+
+
+def save_atomically(content: Any, path: str | Path) -> None:
+    """`torch.save` to a file that is either the old one or the whole new one, whenever the process dies.
+
+    MONAI's `CheckpointSaver` writes in place.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as stream:
+        torch.save(content, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def _plain(module: Any) -> Any:
+    return module.module if isinstance(module, torch.nn.parallel.DistributedDataParallel) else module
+
+
+def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
+    """Load a weights file (a state dict) into a network, without executing pickled code.
+
+    Raises:
+        InputError: when the file is missing, is not a weights file, or belongs to another network.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"no weights at {path}; train first (run training), or give --checkpoint FILE")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is not a weights file that torch can load safely; train it again") from error
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).replace("\n", " ")[:300]
+        raise InputError(f"{path} belongs to another network, set 'features' and 'input_keys' as trained: {reason}") from error
+    return network
+
+
+class BestWeights:
+    """Evaluator handler: keep the weights of the best key metric, as a plain state dict.
+
+    Args:
+        path: file to write.
+        network: network to save.
+    """
+
+    def __init__(self, path: str | Path, network: torch.nn.Module) -> None:
+        self.path = Path(path)
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
+            save_atomically(_plain(self.network).state_dict(), self.path)
+
+
+class TrainingCheckpoint:
+    """Trainer handler: write the whole training state after an epoch, and continue from it at the start.
+
+    Attach it after the validation handler, so that the state holds the validation of its epoch. Together with draws
+    that depend on their number alone, a resumed run repeats the losses of an uninterrupted one.
+
+    Args:
+        path: file to write and to resume from.
+        objects: what has a state: network, optimizer, lr_scheduler.
+        evaluator: whose best metric is part of the state.
+        every: epochs between checkpoints.
+        resume: continue from `path` when it exists; False starts anew and overwrites it.
+    """
+
+    def __init__(
+        self, path: str | Path, objects: Mapping[str, Any], evaluator: Engine | None = None, every: int = 1, resume: bool = True
+    ) -> None:
+        self.path = Path(path)
+        self.objects = {name: _plain(item) for name, item in objects.items()}
+        self.evaluator = evaluator
+        self.every = every
+        self.resume = resume
+
+    def attach(self, engine: Engine) -> None:
+        if self.resume and self.path.is_file():
+            engine.add_event_handler(Events.STARTED, self.restore)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every) | Events.COMPLETED, self.save)
+
+    def save(self, engine: Engine) -> None:
+        if idist.get_rank() == 0:
+            best = getattr(self.evaluator, "state", None)
+            state = {name: item.state_dict() for name, item in self.objects.items()}
+            state["trainer"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+            if best is not None:
+                state["best"] = {"metric": float(best.best_metric), "epoch": int(best.best_metric_epoch)}
+            save_atomically(state, self.path)
+
+    def restore(self, engine: Engine) -> None:
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            Checkpoint.load_objects(self.objects, state)
+        except Exception as error:
+            raise InputError(
+                f"cannot resume from {self.path}: it is of another configuration or damaged; "
+                "set the config back, use another output_dir, or pass --resume false to start anew"
+            ) from error
+        engine.state.epoch = state["trainer"]["epoch"]
+        engine.state.iteration = state["trainer"]["iteration"]
+        if self.evaluator is not None:
+            self.evaluator.state.best_metric = state["best"]["metric"]
+            self.evaluator.state.best_metric_epoch = state["best"]["epoch"]
+        engine.logger.info(f"resumed from {self.path} after epoch {engine.state.epoch}")

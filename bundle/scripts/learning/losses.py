@@ -1,0 +1,132 @@
+"""The losses of UNA (paper Eq. 7-9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+__all__ = ["ContrastLoss", "ReconstructionLoss", "UNALoss"]
+
+
+class ReconstructionLoss(nn.Module):
+    """Weighted L1 of intensities and of their gradients (Eq. 7), averaged over all voxels of the batch.
+
+    The weight k is ``1 + lambda_p P`` where the healthy truth is known everywhere (d = 0), and ``1 - P`` for a real scan
+    with disease (d = 1), whose lesions have no truth. A finite difference between two voxels takes the smaller of
+    their weights, so that a lesion voxel of a diseased scan is supervised through no neighbour either.
+
+    Args:
+        lambda_grad: weight of the gradient term [code: 1].
+        lambda_p: attention to the lesion [paper: 1].
+    """
+
+    def __init__(self, lambda_grad: float = 1.0, lambda_p: float = 1.0) -> None:
+        super().__init__()
+        self.lambda_grad = lambda_grad
+        self.lambda_p = lambda_p
+
+    def forward(
+        self, pred: torch.Tensor, healthy: torch.Tensor, anomaly: torch.Tensor, diseased: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        Args:
+            pred: ``(B, 1, X, Y, Z)`` reconstruction.
+            healthy: its target, same shape.
+            anomaly: lesion probability P in [0, 1], same shape.
+            diseased: ``(B,)`` d, 1 for real scans with disease.
+        """
+        d = diseased.to(anomaly.dtype).view(-1, 1, 1, 1, 1)
+        k = 1.0 + (self.lambda_p * (1.0 - d) - d) * anomaly
+        error = pred - healthy
+        loss = (k * error.abs()).mean()
+        for axis in (2, 3, 4):
+            n = error.shape[axis] - 1
+            edge_weight = torch.minimum(k.narrow(axis, 0, n), k.narrow(axis, 1, n))
+            loss = loss + self.lambda_grad * (edge_weight * error.diff(dim=axis).abs()).sum() / error.numel()
+        return loss
+
+
+class ContrastLoss(nn.Module):
+    """Intra-subject contrast (Eq. 8): the reconstruction of a lesion should agree with the healthy other side rather
+    than with the lesion.
+
+    Over the lesion voxels whose mirror is healthy, ``-log(S(mirrored, alpha) / (S(mirrored, beta) + S(image, gamma)))``
+    with ``S(x, t)`` the mean of ``exp(pred x / t)`` (the paper's integrals; their common volume cancels). Eq. 7 is an
+    average over all voxels here, so each sample's term is multiplied by the share of voxels it speaks for: as an
+    unscaled log-ratio it would outweigh Eq. 7 inside a small lesion by orders of magnitude.
+
+    Args:
+        alpha, beta, gamma: temperatures [code: 1].
+        lesion_threshold: probability above which a voxel is lesion [code: 0.2].
+    """
+
+    def __init__(
+        self, alpha: float = 1.0, beta: float = 1.0, gamma: float = 1.0, lesion_threshold: float = 0.2
+    ) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.beta = beta
+        self.gamma = gamma
+        self.lesion_threshold = lesion_threshold
+
+    def forward(
+        self,
+        pred: torch.Tensor,
+        image: torch.Tensor,
+        mirrored: torch.Tensor,
+        anomaly: torch.Tensor,
+        mirrored_anomaly: torch.Tensor,
+    ) -> torch.Tensor:
+        """
+        Args:
+            pred: ``(B, 1, X, Y, Z)`` reconstruction.
+            image: input scan. mirrored: its mirrored partner.
+            anomaly: lesion probability. mirrored_anomaly: its mirrored partner.
+
+        Returns:
+            mean over the batch; 0 for a sample without such voxels.
+        """
+        region = (anomaly > self.lesion_threshold) & (mirrored_anomaly <= self.lesion_threshold)
+        loss = pred.sum() * 0.0
+        for p, x, m, r in zip(pred, image, mirrored, region):
+            if r.any():
+                p, x, m = p[r], x[r], m[r]
+                count = torch.log(torch.tensor(float(len(p)), device=p.device))
+                agree = torch.logsumexp(p * m / self.alpha, 0) - count
+                against = torch.logsumexp(torch.cat([p * m / self.beta, p * x / self.gamma]), 0) - count
+                loss = loss + (against - agree) * r.float().mean()
+        return loss / len(pred)
+
+
+class UNALoss(nn.Module):
+    """L = L_recon + lambda_contrast L_contrast (Eq. 9).
+
+    Args:
+        reconstruction: Eq. 7.
+        contrast: Eq. 8.
+        lambda_contrast: its weight [paper: 2]; 0 leaves it out.
+    """
+
+    def __init__(
+        self, reconstruction: ReconstructionLoss, contrast: ContrastLoss, lambda_contrast: float = 2.0
+    ) -> None:
+        super().__init__()
+        self.reconstruction = reconstruction
+        self.contrast = contrast
+        self.lambda_contrast = lambda_contrast
+
+    def forward(self, pred: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Args:
+            pred: ``(B, 1, X, Y, Z)`` reconstruction.
+            target: items ``healthy``, ``anomaly``, ``mirrored_anomaly``, ``image``, ``mirrored`` of the same shape, and
+                ``diseased`` ``(B,)``.
+        """
+        loss = self.reconstruction(pred, target["healthy"], target["anomaly"], target["diseased"])
+        if self.lambda_contrast:
+            loss = loss + self.lambda_contrast * self.contrast(
+                pred, target["image"], target["mirrored"], target["anomaly"], target["mirrored_anomaly"]
+            )
+        return loss
