@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
+import json
 import sys
 from collections.abc import Sequence
+
+from monai.bundle import ConfigParser, run
 
 __all__ = ["InputError", "check_command_line"]
 
@@ -25,36 +29,40 @@ def _one_line_hook(error_type, error, traceback) -> None:
 
 
 def check_command_line(argv: Sequence[str] | None = None) -> None:
-    """Refuse configuration keys that no config file has, and print an `InputError` on one line from now on.
+    """Refuse configuration keys that nothing uses, and print an `InputError` on one line from now on.
 
-    ``monai.bundle run`` adds an unknown ``--key value`` to the config without a word, so that a misspelt key
-    changes nothing. The first config file is taken as the truth: overrides on the command line and top-level keys
-    of later config files must exist in it. Does nothing outside ``python -m monai.bundle run``.
+    ``monai.bundle run`` adds an unknown ``--key value`` to the config without a word, so that a misspelt key changes
+    nothing. A key on the command line must exist in the config files; a key that a later config file adds to the first
+    must be referred to by one of them. Does nothing outside ``python -m monai.bundle run``.
 
     Args:
         argv: command line, ``sys.argv`` by default.
 
     Raises:
-        InputError: when a key does not exist, with the nearest one that does.
+        InputError: when a key is used by nothing, with the nearest one that is.
     """
-    from monai.bundle import ConfigParser, run
-
     argv = sys.argv if argv is None else argv
-    if len(argv) < 2 or argv[1] != "run" or "--config_file" not in " ".join(argv):
+    words = [word for argument in argv[2:] for word in argument.split("=", 1)]
+    if argv[1:2] != ["run"] or "--config_file" not in words:
         return
     sys.excepthook = _one_line_hook
-    words = [word for argument in argv[2:] for word in argument.split("=", 1)]
-    options = dict(zip(words, words[1:]))
-    files = ConfigParser(config={"files": "$" + options["--config_file"]}) if "[" in options["--config_file"] else None
-    paths = files.get_parsed_content("files") if files else [options["--config_file"]]
+    given = words[words.index("--config_file") + 1]
+    paths = ast.literal_eval(given) if given.startswith(("[", "(")) else [given]
     base = ConfigParser(config=ConfigParser.load_config_file(paths[0]))
+    merged = ConfigParser(config=ConfigParser.load_config_files(paths))
+    text = json.dumps(merged.get(), default=str)
 
-    asked = [word[2:] for word in words if word.startswith("--")]
     own = set(inspect.signature(run).parameters)
-    asked = [key for key in asked if key.replace("-", "_") not in own]
-    asked += [key for path in paths[1:] for key in ConfigParser.load_config_file(path)]
-    for key in asked:
-        if key not in base:
-            nearest = difflib.get_close_matches(key, list(base.get()), n=1)
-            hint = f", did you mean '{nearest[0]}'?" if nearest else f"; its keys are: {', '.join(base.get())}"
-            raise InputError(f"{paths[0]} has no key '{key}'{hint}")
+    asked = [word[2:] for word in words if word.startswith("--")]
+    unknown = [key for key in asked if key not in own and key not in merged]
+    added = [key for path in paths[1:] for key in ConfigParser.load_config_file(path)]
+    unknown += [
+        key
+        for key in added
+        if key not in base and key not in words and f"@{key}" not in text and f"%{key}" not in text
+        and key.rsplit("::", 1)[0] not in base
+    ]
+    for key in unknown:
+        nearest = difflib.get_close_matches(key, list(merged.get()), n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"the keys are: {', '.join(base.get())}"
+        raise InputError(f"nothing in {', '.join(paths)} uses the key '{key}'; {hint}")

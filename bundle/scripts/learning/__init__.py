@@ -5,10 +5,11 @@ from .checkpoint import BestWeights, TrainingCheckpoint, load_weights
 from .draws import DrawDataset, DrawSampler, Stream
 from .inferer import MixedPrecisionInferer
 from .losses import ContrastLoss, ReconstructionLoss, UNALoss
-from .progress import LossProgressBar
+from .progress import CaseProgressBar, LossProgressBar
 
 __all__ = [
     "BestWeights",
+    "CaseProgressBar",
     "ContrastLoss",
     "DrawDataset",
     "DrawSampler",

@@ -82,7 +82,7 @@ class DrawDataset(Dataset):
         stream = self.streams[state.choice(len(self.streams), p=self.probabilities)]
         stream.transform.set_random_state(state=state)
         subject = stream.data[state.randint(len(stream.data))]
-        return stream.transform({**subject, "diseased": float(stream.diseased)})
+        return stream.transform({**subject, "kind": stream.kind, "diseased": float(stream.diseased)})
 
 
 class DrawSampler(DistributedSampler):

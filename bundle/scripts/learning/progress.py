@@ -1,11 +1,16 @@
-"""Progress bar with the loss."""
+"""Progress bars of training and of a pass over cases."""
 
 from __future__ import annotations
 
 from ignite.engine import Engine
 from ignite.handlers.tqdm_logger import ProgressBar
 
-__all__ = ["LossProgressBar"]
+__all__ = ["CaseProgressBar", "LossProgressBar"]
+
+
+class CaseProgressBar(ProgressBar):
+    """Ignite's progress bar without metrics."""
+
 
 
 class LossProgressBar(ProgressBar):

@@ -1,0 +1,41 @@
+# make demo   set up, train a small UNA, evaluate it, find a simulated lesion, write runs/demo/report.html
+# make test   set up and run the tests       make test-slow   the long ones as well       make lint   style
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m monai.bundle run
+C := bundle/configs
+DEMO := runs/demo
+
+.PHONY: setup demo test test-slow lint clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f'error: Python {v[0]}.{v[1]} is not supported; run make PYTHON=python3.11 (or 3.12)')"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,tracking]"
+	@touch $@
+
+demo: setup
+	$(RUN) training --config_file "['$(C)/train.yaml','$(C)/demo.yaml']" --output_dir $(DEMO)
+	$(RUN) evaluating --config_file "['$(C)/train.yaml','$(C)/demo.yaml','$(C)/evaluate.yaml']" --output_dir $(DEMO)
+	$(RUN) generating --config_file $(C)/generate.yaml --output_dir $(DEMO)/cohort --dataset_dir $(DEMO)/sample_subject \
+		--number 1 --seed 1000 --shares "{'real': 1.0}" --corruption_weights "[1, 0, 0]"
+	$(RUN) inferring --config_file $(C)/inference.yaml --input $(DEMO)/cohort/datalist.json --output_dir $(DEMO)/found \
+		--checkpoint $(DEMO)/model.pt --voxel_size 3.0
+	$(RUN) reporting --config_file $(C)/report.yaml --output_dir $(DEMO)
+	@echo "open $(DEMO)/report.html"
+
+test: setup
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: setup
+	$(VENV)/bin/python -m pytest
+
+lint: setup
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf runs $(VENV)

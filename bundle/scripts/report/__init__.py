@@ -1,0 +1,5 @@
+"""What people read: pictures, the report of a scan, the page of the demonstration (`report.demo`)."""
+
+from .scan_report import ScanReportd, scan_report
+
+__all__ = ["ScanReportd", "scan_report"]

@@ -1,0 +1,139 @@
+"""The page of the demonstration: what was generated, learned and found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import nibabel as nib
+import numpy as np
+import torch
+from monai.metrics import DiceHelper
+from monai.utils import convert_to_tensor
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ..appearance import ScaleToUnit
+from ..detection import region_errors
+from ..errors import InputError
+from ..fluid import RandFluidAnomaly
+from .figures import detection_figure, film_strip, loss_figure, sample_figure
+
+__all__ = ["demo_report"]
+
+LESION_THRESHOLD = 0.2
+
+
+def _volume(tensor: torch.Tensor) -> np.ndarray:
+    return convert_to_tensor(tensor, track_meta=False)[0].cpu().numpy()
+
+
+def _read(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run the commands of `make demo` before the report")
+    return nib.load(path).get_fdata(dtype=np.float32)
+
+
+def _scalars(output_dir: Path, tag: str) -> list[tuple[int, float]]:
+    """A TensorBoard series; where a resumed run wrote a step again, the later value."""
+    events = EventAccumulator(str(output_dir), size_guidance={"scalars": 0}).Reload()
+    if tag not in events.Tags()["scalars"]:
+        raise InputError(f"{output_dir} has no TensorBoard series '{tag}'; train there first (run training)")
+    return sorted({event.step: event.value for event in events.Scalars(tag)}.items())
+
+
+def _found(case: Path, analysed: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Images and figures of an analysed case whose truth is known."""
+    images = {key: _read(case / f"{case.name}_{key}.nii.gz") for key in ("image", "mirrored", "healthy", "anomaly", "label")}
+    result = {key: _read(analysed / f"{case.name}_image_{key}.nii.gz") for key in ("healthy", "anomaly", "lesion")}
+    truth = images["anomaly"] > LESION_THRESHOLD
+    brain = torch.from_numpy(images["label"] > 0)[None]
+    lesion = torch.from_numpy(truth)[None]
+
+    def psnr_in_lesion(candidate: np.ndarray) -> float:
+        volumes = (torch.from_numpy(image)[None] for image in (candidate, images["healthy"]))
+        return float(region_errors(*volumes, brain, lesion, columns=["PSNR_D_region"]))
+
+    found = torch.from_numpy(result["lesion"] > 0)[None, None]
+    dice, _ = DiceHelper(include_background=False, num_classes=2)(found.float(), lesion[None].float())
+    report = json.loads((analysed / f"{case.name}_image_report.json").read_text())
+    numbers = {
+        "true_volume_ml": float(truth.sum() / 1000.0),
+        "found_volume_ml": report["lesion_volume_ml"],
+        "dice": float(dice),
+        "psnr_in_lesion_db": {
+            "reconstruction": psnr_in_lesion(result["healthy"]),
+            "copying the scan": psnr_in_lesion(images["image"]),
+            "copying the mirrored scan": psnr_in_lesion(images["mirrored"]),
+        },
+        "settings": report["settings"],
+        "versions": report["versions"],
+    }
+    pictures = {"scan": _volume(ScaleToUnit()(torch.from_numpy(images["image"])[None])), "truth": truth, **result}
+    return pictures, numbers
+
+
+def demo_report(
+    output_dir: str | Path,
+    subject: Mapping[str, torch.Tensor],
+    fluid: RandFluidAnomaly,
+    samples: Sequence[Mapping[str, Any]],
+    columns: int = 6,
+) -> Path:
+    """Write ``report.html``, ``report.json`` and PNGs of a demonstration.
+
+    Args:
+        output_dir: folder of the demonstration: TensorBoard events and ``errors.json`` in it, the generated case in
+            ``cohort/case_0000``, its analysis in ``found``.
+        subject: prepared subject with ``t1`` and ``label``, for the time course.
+        fluid: generator of the time course.
+        samples: draws to show, with ``kind``, ``image``, ``mirrored``, ``anomaly``, ``healthy``.
+        columns: how many.
+
+    Returns:
+        path of the page.
+
+    Raises:
+        InputError: when one of the demonstration's runs is missing.
+    """
+    output_dir = Path(output_dir)
+    pictures, finding = _found(output_dir / "cohort" / "case_0000", output_dir / "found")
+    errors = json.loads((output_dir / "errors.json").read_text())
+    loss = _scalars(output_dir, "train_loss")
+    validation = _scalars(output_dir, "val_PSNR_D_region")
+
+    brain = (subject["label"] > 0).float()
+    trajectories = []
+    for seed in range(3):
+        fluid.set_random_state(seed)
+        fluid.randomize()
+        trajectories.append(fluid.trajectory(brain).cpu().numpy())
+    times = [i * fluid.time_step for i in range(len(trajectories[0]))]
+    film_strip([frames[::3] for frames in trajectories], _volume(subject["t1"]), times[::3], output_dir / "fluid.png")
+
+    shown = []
+    for draw in range(columns):
+        sample = samples[draw]
+        shown.append({key: _volume(sample[key]) for key in ("image", "mirrored", "anomaly", "healthy")})
+        shown[-1]["title"] = "label map, random modality" if sample["kind"] == "synthetic" else "real T1w"
+    sample_figure(shown, output_dir / "samples.png")
+    loss_figure(loss, validation, output_dir / "loss.png")
+    detection_figure(
+        pictures["scan"], pictures["healthy"], pictures["anomaly"], pictures["lesion"], output_dir / "found.png",
+        truth=pictures["truth"], title="A simulated lesion in a T1w scan of unseen shape",
+    )
+
+    content = {
+        "training": {"iterations": loss[-1][0], "last_loss": loss[-1][1], "validation_psnr_in_lesion_db": validation[-1][1]},
+        "errors": {column: entry["mean"] for column, entry in errors.items()},
+        "cases": max(entry["cases"] for entry in errors.values()),
+        "finding": finding,
+    }
+    (output_dir / "report.json").write_text(json.dumps(content, indent=1))
+    page = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template("demo.html")
+    (output_dir / "report.html").write_text(page.render(**content))
+    return output_dir / "report.html"

@@ -1,0 +1,164 @@
+"""Pictures of anomalies, samples and findings, in the radiological convention (the patient's right is on the left)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+__all__ = ["detection_figure", "film_strip", "loss_figure", "sample_figure"]
+
+PLANES = ("sagittal", "coronal", "axial")
+
+
+def _section(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
+    """A slice of an RAS volume as rows from top to bottom: superior or anterior up, the patient's right on the left."""
+    section = np.take(volume, index, axis=axis).T[::-1]
+    return section if axis == 0 else section[:, ::-1]
+
+
+def _show(axes: Axes, volume: np.ndarray, axis: int, index: int, **style) -> None:
+    axes.imshow(_section(volume, axis, index), cmap=style.pop("cmap", "gray"), interpolation="bilinear", **style)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if axis > 0:
+        for x, side in ((0.02, "R"), (0.98, "L")):
+            axes.text(x, 0.02, side, color="0.7", fontsize=7, ha="left" if x < 0.5 else "right", transform=axes.transAxes)
+
+
+def _contour(axes: Axes, mask: np.ndarray, axis: int, index: int, color: str, style: str = "solid") -> None:
+    section = _section(mask.astype(float), axis, index)
+    if section.any() and not section.all():
+        axes.contour(section, levels=[0.5], colors=color, linewidths=1.0, linestyles=style)
+
+
+def _centre(mask: np.ndarray) -> list[int]:
+    """The voxel whose three slices show most of a mask; the middle of the volume for an empty one."""
+    if not mask.any():
+        return [n // 2 for n in mask.shape]
+    return [int(mask.sum(axis=tuple(i for i in range(3) if i != axis)).argmax()) for axis in range(3)]
+
+
+def _save(figure: plt.Figure, path: str | Path) -> Path:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, facecolor="white", bbox_inches="tight")
+    plt.close(figure)
+    return Path(path)
+
+
+def film_strip(trajectories: Sequence[np.ndarray], image: np.ndarray, times: Sequence[float], path: str | Path) -> Path:
+    """Time courses of fluid anomalies, a row each, over an axial slice of an image.
+
+    Args:
+        trajectories: each ``(len(times), X, Y, Z)``, probabilities.
+        image: ``(X, Y, Z)``, RAS.
+        times: of the frames.
+        path: PNG to write.
+    """
+    figure, rows = plt.subplots(
+        len(trajectories), len(times), figsize=(1.7 * len(times), 2.2 * len(trajectories)), squeeze=False
+    )
+    for row, frames in zip(rows, trajectories):
+        index = _centre(frames.max(axis=0) > 0.2)[2]
+        for axes, frame, time in zip(row, frames, times):
+            _show(axes, image, 2, index, vmin=0.0, vmax=1.0)
+            section = _section(frame, 2, index)
+            axes.imshow(np.ma.masked_less(section, 0.02), cmap="inferno", vmin=0.0, vmax=1.0, alpha=0.85)
+            _contour(axes, frame > 0.2, 2, index, "cyan")
+            axes.set_title(f"t = {time:.1f}", fontsize=8)
+    figure.suptitle("Fluid anomaly: probability in colour, lesion (P > 0.2) outlined", fontsize=10)
+    figure.tight_layout()
+    return _save(figure, path)
+
+
+def sample_figure(samples: Sequence[Mapping[str, np.ndarray]], path: str | Path) -> Path:
+    """Generated training samples, a column each: scan, mirrored partner, anomaly, healthy target.
+
+    Args:
+        samples: with ``image``, ``mirrored``, ``anomaly``, ``healthy``: ``(X, Y, Z)``, RAS; and ``title``.
+        path: PNG to write.
+    """
+    names = {"image": "scan", "mirrored": "mirrored scan", "anomaly": "anomaly", "healthy": "healthy target"}
+    figure, rows = plt.subplots(len(names), len(samples), figsize=(1.9 * len(samples), 8.8), squeeze=False)
+    for column, sample in enumerate(samples):
+        index = _centre(sample["anomaly"] > 0.2)[2]
+        for row, (key, name) in enumerate(names.items()):
+            axes = rows[row, column]
+            _show(axes, sample[key], 2, index, vmin=0.0, vmax=1.0, cmap="inferno" if key == "anomaly" else "gray")
+            if key != "anomaly":
+                _contour(axes, sample["anomaly"] > 0.2, 2, index, "cyan", "dotted" if key == "mirrored" else "solid")
+            if row == 0:
+                axes.set_title(str(sample["title"]), fontsize=8)
+            if column == 0:
+                axes.set_ylabel(name, fontsize=9)
+    figure.tight_layout()
+    return _save(figure, path)
+
+
+def detection_figure(
+    scan: np.ndarray,
+    healthy: np.ndarray,
+    score: np.ndarray,
+    lesion: np.ndarray,
+    path: str | Path,
+    truth: np.ndarray | None = None,
+    title: str = "",
+) -> Path:
+    """A finding in three planes through its largest extent: scan, healthy reconstruction, score, lesion contour.
+
+    Args:
+        scan, healthy, score, lesion: ``(X, Y, Z)``, RAS; scan and healthy in [0, 1].
+        path: PNG to write.
+        truth: the true lesion, where known; drawn in green, the found one in red.
+        title: heading.
+    """
+    columns = ("scan", "healthy reconstruction", "anomaly score", "lesion found" + (" (red), true (green)" if truth is not None else ""))
+    figure, rows = plt.subplots(3, 4, figsize=(11, 8.4))
+    centre = _centre(lesion > 0 if truth is None or not truth.any() else truth > 0)
+    for row, axis in zip(rows, (2, 1, 0)):
+        index = centre[axis]
+        _show(row[0], scan, axis, index, vmin=0.0, vmax=1.0)
+        _show(row[1], healthy, axis, index, vmin=0.0, vmax=1.0)
+        _show(row[2], score, axis, index, vmin=0.0, vmax=0.5, cmap="inferno")
+        _show(row[3], scan, axis, index, vmin=0.0, vmax=1.0)
+        if truth is not None:
+            _contour(row[3], truth > 0, axis, index, "lime")
+        _contour(row[3], lesion > 0, axis, index, "red")
+        row[0].set_ylabel(PLANES[axis], fontsize=9)
+    for axes, name in zip(rows[0], columns):
+        axes.set_title(name, fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout()
+    return _save(figure, path)
+
+
+def loss_figure(loss: Sequence[tuple[int, float]], validation: Sequence[tuple[int, float]], path: str | Path) -> Path:
+    """Training loss, with its running median, and the validation metric.
+
+    Args:
+        loss: (iteration, value).
+        validation: (epoch, PSNR in the lesion, dB).
+        path: PNG to write.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2))
+    steps, values = np.array(loss).T
+    window = max(1, len(values) // 30)
+    smooth = [np.median(values[max(0, i - window) : i + window + 1]) for i in range(len(values))]
+    left.plot(steps, values, color="0.8", linewidth=0.7, label="each iteration")
+    left.plot(steps, smooth, color="C0", label="running median")
+    left.set(xlabel="iteration", ylabel="loss", yscale="log", title="training loss")
+    left.legend(frameon=False, fontsize=8)
+    right.plot(*np.array(validation).T, marker="o", color="C1")
+    right.set(xlabel="epoch", ylabel="PSNR in the lesion, dB", title="validation")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return _save(figure, path)

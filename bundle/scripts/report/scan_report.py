@@ -1,0 +1,90 @@
+"""The numbers of one analysed scan, as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.utils import create_file_basename
+from monai.transforms import MapTransform
+from scipy import ndimage
+
+from .. import __version__
+
+__all__ = ["ScanReportd", "scan_report"]
+
+
+def scan_report(score: MetaTensor, lesion: MetaTensor) -> dict[str, Any]:
+    """Volumes in ml and a summary of the score.
+
+    Args:
+        score: ``(1, X, Y, Z)`` anomaly score in [0, 1].
+        lesion: mask of the same shape, both with the affine of the scan.
+    """
+    voxel_ml = float(np.abs(np.linalg.det(np.asarray(lesion.affine)[:3, :3]))) / 1000.0
+    mask = np.asarray(lesion[0]) > 0
+    components, count = ndimage.label(mask)
+    sizes = sorted((np.bincount(components.ravel())[1:] * voxel_ml).tolist(), reverse=True)
+    scored = np.asarray(score[0], dtype=np.float32)
+    inside = scored[scored > 0]
+    summary = {
+        "mean": float(inside.mean()) if inside.size else 0.0,
+        "max": float(scored.max()),
+        "percentile_99": float(np.percentile(inside, 99)) if inside.size else 0.0,
+        "mean_in_lesion": float(scored[mask].mean()) if mask.any() else None,
+    }
+    return {
+        "lesion_volume_ml": float(mask.sum() * voxel_ml),
+        "lesion_count": int(count),
+        "lesion_volumes_ml": [round(size, 3) for size in sizes],
+        "score": summary,
+    }
+
+
+class ScanReportd(MapTransform):
+    """Write ``<name>_report.json`` beside the images of a scan.
+
+    Args:
+        keys: score and lesion mask.
+        source_key: the scan, whose file name is taken.
+        output_dir: where to write.
+        data_root_dir: folder of the inputs, whose sub-folders are kept below `output_dir`.
+        settings: what the result depends on, copied into the report.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        source_key: str,
+        output_dir: str | Path,
+        data_root_dir: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(keys)
+        self.source_key = source_key
+        self.output_dir = str(output_dir)
+        self.data_root_dir = data_root_dir
+        self.settings = dict(settings or {})
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        score, lesion = (data[key] for key in self.keys)
+        source = data[self.source_key].meta["filename_or_obj"]
+        content = {
+            "scan": str(source),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **scan_report(score.cpu(), lesion.cpu()),
+            "settings": self.settings,
+            "versions": {"una": __version__, "monai": monai.__version__, "torch": torch.__version__},
+            "notice": "Research use only. The score compares the scan with a T1w; it has a meaning for T1w scans.",
+        }
+        base = create_file_basename("report", str(source), self.output_dir, self.data_root_dir, separate_folder=False)
+        Path(f"{base}.json").write_text(json.dumps(content, indent=1, default=str))
+        return dict(data)

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from scripts.appearance import RandAnomalyEncoding, RandAnomalyEncodingd
+from scripts.errors import InputError
+
+
+def scene(white: float, gray: float):
+    label = torch.zeros(1, 16, 16, 16, dtype=torch.long)
+    label[:, 2:8, 2:14, 2:14], label[:, 8:14, 2:14, 2:14] = 2, 3
+    image = torch.zeros(label.shape)
+    image[label == 2], image[label == 3] = white, gray
+    anomaly = torch.zeros(label.shape)
+    anomaly[:, 6:10, 6:10, 6:10] = 0.5
+    return image, anomaly, label
+
+
+@pytest.mark.parametrize(("white", "gray", "sign"), [(0.8, 0.5, -1.0), (0.5, 0.8, 1.0)], ids=["T1w-like", "T2w-like"])
+def test_change_has_the_distribution_of_eq_6(labels, white, gray, sign):
+    image, anomaly, label = scene(white, gray)
+    image[anomaly > 0] = 10.0 * white  # bright enough that the cut at 0, which is no part of Eq. 6, is not reached
+    mu = image[labels.mask(label, "white_matter")].mean().item()
+    expected = -1.0 if mu > image[labels.mask(label, "gray_matter")].mean() else 1.0
+    assert expected == sign
+    transform = RandAnomalyEncoding(labels, random_sign_prob=0.0)
+    changes = np.array(
+        [
+            ((transform.set_random_state(seed)(image, anomaly, label) - image)[anomaly > 0] / 0.5 / mu).numpy()
+            for seed in range(800)
+        ]
+    )
+    assert abs(changes[:, 0].mean() - sign * 0.5) < 0.06
+    assert abs(changes[:, 0].std() - 0.5) < 0.04
+    assert abs(changes.std(axis=1).mean() - 0.5 * 0.04**0.5) < 0.01  # the share drawn anew in every voxel
+
+
+def test_only_the_anomaly_is_touched_and_nothing_is_negative(labels):
+    image, anomaly, label = scene(0.8, 0.5)
+    for seed in range(20):
+        painted = RandAnomalyEncoding(labels).set_random_state(seed)(image, anomaly, label)
+        assert torch.equal(painted[anomaly == 0], image[anomaly == 0])
+        assert painted.min() >= 0
+    unchanged = RandAnomalyEncoding(labels)(image, torch.zeros_like(anomaly), label)
+    assert torch.equal(unchanged, image)
+
+
+def test_sign_is_random_a_fifth_of_the_time(labels):
+    transform = RandAnomalyEncoding(labels)
+    draws = []
+    for seed in range(1000):
+        transform.set_random_state(seed)
+        transform.randomize()
+        draws.append(transform._random_sign)
+    assert 150 < sum(draw is not None for draw in draws) < 250
+    assert 60 < sum(draw == 1.0 for draw in draws) < 140
+
+
+def test_dictionary_form_gives_every_image_the_same_draw(labels):
+    image, anomaly, label = scene(0.8, 0.5)
+    data = {"image": image, "other": image.clone(), "anomaly": anomaly, "label": label}
+    out = RandAnomalyEncodingd(["image", "other"], labels).set_random_state(3)(data)
+    assert torch.equal(out["image"], out["other"]) and not torch.equal(out["image"], image)
+
+
+def test_bad_input_is_named(labels):
+    image, anomaly, label = scene(0.8, 0.5)
+    with pytest.raises(InputError, match="share one grid"):
+        RandAnomalyEncoding(labels)(image[:, :8], anomaly, label)
+    with pytest.raises(InputError, match="no voxel of gray_matter"):
+        RandAnomalyEncoding(labels)(image, anomaly, torch.where(label == 3, 0, label))

@@ -1,0 +1,103 @@
+"""Shared anatomy: the sample subject, a ball-shaped brain, and the real data beside the project where it is present."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+SMALL = {  # overrides that make a run of train.yaml take seconds
+    "voxel_size": 6.0,
+    "patch_size": [32, 48, 32],
+    "features": [8, 8, 8, 8, 8, 8],
+    "iterations": 4,
+    "iterations_per_epoch": 2,
+    "validation_draws": 2,
+    "num_workers": 0,
+}
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(f"real data not present at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def sample_datalist(tmp_path_factory) -> Path:
+    from scripts.data import write_sample_subject
+
+    return write_sample_subject(tmp_path_factory.mktemp("sample_subject"))
+
+
+@pytest.fixture
+def train_config():
+    """Parser of train.yaml with overrides: ``train_config(iterations=3)``."""
+
+    def parse(**overrides) -> ConfigParser:
+        parser = ConfigParser()
+        parser.read_config(str(ROOT / "bundle/configs/train.yaml"))
+        parser.update({**SMALL, **overrides})
+        return parser
+
+    return parse
+
+
+@pytest.fixture
+def labels(train_config):
+    return train_config().get_parsed_content("labels")
+
+
+def ball(size: int, radius: float) -> torch.Tensor:
+    """Boolean ball in the middle of a cube."""
+    axis = torch.arange(size) - (size - 1) / 2
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    return x**2 + y**2 + z**2 <= radius**2
+
+
+@pytest.fixture
+def omega() -> MetaTensor:
+    """A ball-shaped brain of 1 mm voxels, ``(1, 40, 40, 40)``, its centre at the origin of RAS."""
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:3, 3] = -19.5
+    return MetaTensor(ball(40, 17.0)[None].float(), affine=affine)
+
+
+def bundle_run(*arguments: str, check: bool = True, launcher: tuple[str, ...] = (sys.executable,), timeout: int = 600):
+    """Run ``python -m monai.bundle`` as a user does, from the root of the project."""
+    environment = {**os.environ, "PYTHONPATH": "bundle", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    command = [*launcher, "-m", "monai.bundle", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+    if check:
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def small(**overrides) -> list[str]:
+    """`SMALL` and more overrides as command-line arguments."""
+    return [word for key, value in {**SMALL, **overrides}.items() for word in (f"--{key}", str(value))]
+
+
+def config(*names: str) -> list[str]:
+    """``--config_file`` of config files of the bundle."""
+    return ["--config_file", str([f"bundle/configs/{name}.yaml" for name in names])]
+
+
+def asymmetric_brain() -> tuple[np.ndarray, np.ndarray]:
+    """An RAS label map of two unequal halves on a grid that is not centred, and its affine."""
+    label = np.zeros((24, 20, 18), dtype=np.int16)
+    label[4:11, 4:16, 4:14], label[11:18, 4:16, 4:14] = 2, 41
+    label[6:9, 6:14, 6:12], label[13:16, 6:14, 6:12] = 3, 42
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    affine[:3, 3] = [-10.5, -10.0, -9.0]
+    return label, affine

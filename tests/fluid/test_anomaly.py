@@ -1,0 +1,121 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor
+
+from scripts.errors import InputError
+from scripts.fluid import RandFluidAnomaly, RandFluidAnomalyd, perlin_seed
+
+FAST = {"cell_size": 20.0, "velocity_scale": 60.0, "diffusivity_scale": 0.5, "taper": 5.0}
+
+
+@pytest.fixture
+def traced(tmp_path) -> str:
+    """A cube of 6 mm centred at RAS (-6, 3, 0), stored in LPS with 2 mm voxels."""
+    mask = np.zeros((30, 30, 30), dtype=np.uint8)
+    affine = np.diag([-2.0, -2.0, 2.0, 1.0])
+    affine[:3, 3] = [29.0, 29.0, -29.0]
+    centre = np.linalg.inv(affine) @ [-6.0, 3.0, 0.0, 1.0]
+    low = np.round(centre[:3] - 1.5 + 0.5).astype(int)
+    mask[tuple(slice(i, i + 3) for i in low)] = 1
+    path = tmp_path / "traced.nii.gz"
+    nib.save(nib.Nifti1Image(mask, affine), path)
+    return str(path)
+
+
+def test_same_seed_same_anomaly_and_another_seed_another(omega):
+    first, again, other = (RandFluidAnomaly(**FAST).set_random_state(s)(omega) for s in (0, 0, 1))
+    torch.testing.assert_close(first, again, atol=0, rtol=0)
+    assert (first - other).abs().max() > 0.1
+
+
+def test_probability_map_inside_omega_with_its_meta_data(omega):
+    transform = RandFluidAnomaly(**FAST)
+    for seed in range(6):
+        anomaly = transform.set_random_state(seed)(omega)
+        assert isinstance(anomaly, MetaTensor) and anomaly.dtype == torch.float32 and anomaly.shape == omega.shape
+        assert torch.equal(anomaly.affine, omega.affine)
+        assert 0.0 <= anomaly.min() and anomaly.max() <= 1.0 + 1e-5
+        assert not anomaly[omega == 0].any()
+        assert anomaly.max() > 0.2
+
+
+def test_dictionary_form_is_the_array_form(omega):
+    array = RandFluidAnomaly(**FAST).set_random_state(state=np.random.RandomState(5))(omega)
+    data = RandFluidAnomalyd(keys="brain", **FAST).set_random_state(state=np.random.RandomState(5))({"brain": omega})
+    torch.testing.assert_close(data["anomaly"], array, atol=0, rtol=0)
+    assert data["brain"] is omega
+
+
+def test_plain_tensor_in_plain_tensor_out(omega):
+    plain = RandFluidAnomaly(**FAST).set_random_state(3)(omega.as_tensor())
+    assert not isinstance(plain, MetaTensor)
+    torch.testing.assert_close(plain, RandFluidAnomaly(**FAST).set_random_state(3)(omega).as_tensor(), atol=0, rtol=0)
+
+
+def test_batches_and_workers_do_not_change_a_sample(omega):
+    class Seeded(RandFluidAnomalyd):
+        def __call__(self, data):
+            self.set_random_state(data["seed"])
+            return super().__call__(data)
+
+    items = [{"brain": omega, "seed": seed} for seed in range(4)]
+    dataset = Dataset(items, Seeded(keys="brain", **FAST))
+    one_by_one = torch.cat([batch["anomaly"] for batch in DataLoader(dataset, batch_size=1, num_workers=0)])
+    batched = torch.cat([batch["anomaly"] for batch in DataLoader(dataset, batch_size=2, num_workers=2)])
+    # Workers compute on one thread, whose sums are rounded in another order.
+    torch.testing.assert_close(one_by_one.as_tensor(), batched.as_tensor(), atol=1e-6, rtol=0)
+
+
+def test_traced_mask_lands_where_its_affine_says(omega, traced):
+    still = RandFluidAnomaly([traced], traced_probability=1.0, num_times=(1, 1)).set_random_state(0)
+    seed = still(omega)[0]
+    mass_centre = (seed.nonzero().double() * seed[seed > 0][:, None]).sum(0) / seed.sum()
+    world = omega.affine @ torch.cat([mass_centre, torch.ones(1, dtype=torch.float64)])
+    torch.testing.assert_close(world[:3], torch.tensor([-6.0, 3.0, 0.0], dtype=torch.float64), atol=1.01, rtol=0)
+    assert abs(float(seed.sum()) - 216.0) < 22.0  # 6 mm cube
+    assert not torch.equal(still.trajectory(omega)[0], RandFluidAnomaly([traced], 1.0, **FAST).set_random_state(0)(omega)[0])
+
+
+def test_either_term_can_be_switched_off(omega, traced):
+    def end(**scales):
+        transform = RandFluidAnomaly([traced], 1.0, num_times=(10, 10), **{**FAST, **scales}).set_random_state(0)
+        return transform(omega)
+
+    still = end(velocity_scale=0.0, diffusivity_scale=0.0)
+    advected, diffused = end(diffusivity_scale=0.0), end(velocity_scale=0.0)
+    assert (advected - still).abs().max() > 0.1 and (diffused - still).abs().max() > 0.02
+    # Diffusion of a mask about its own place, transport elsewhere.
+    def centre(p):
+        return (p[0].nonzero().double() * p[0][p[0] > 0][:, None]).sum(0) / p.sum()
+
+    assert (centre(diffused) - centre(still)).norm() < 0.5 < (centre(advected) - centre(still)).norm()
+
+
+def test_perlin_seed_keeps_the_noise_above_its_percentile(omega):
+    domain = omega[0] > 0
+    seed = perlin_seed(np.random.RandomState(0), domain, 20.0, 95.0)
+    assert abs(float((seed[domain] > 0).float().mean()) - 0.05) < 0.005
+    assert 0.0 < seed[seed > 0].min() and seed[seed > 0].unique().numel() > 100
+
+
+def test_tiny_lesions_are_dropped_and_prob_zero_gives_none(omega):
+    assert not RandFluidAnomaly(min_lesion_fraction=1.0, **FAST).set_random_state(0)(omega).any()
+    assert not RandFluidAnomaly(prob=0.0, **FAST).set_random_state(0)(omega).any()
+
+
+def test_bad_input_is_named(omega, tmp_path):
+    damaged = tmp_path / "damaged.nii.gz"
+    damaged.write_bytes(b"not a volume")
+    flat = tmp_path / "flat.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4, 3), np.uint8), np.eye(4)), flat)
+    with pytest.raises(InputError, match="Omega is empty"):
+        RandFluidAnomaly()(torch.zeros_like(omega))
+    with pytest.raises(InputError, match="one 3D mask"):
+        RandFluidAnomaly()(omega[0])
+    for path, message in ((damaged, "cannot read"), (tmp_path / "absent.nii.gz", "cannot read"), (flat, "not a 3D volume")):
+        with pytest.raises(InputError, match=f"{message}|{path.name}"):
+            RandFluidAnomaly([path], traced_probability=1.0)(omega)
+    with pytest.raises(InputError, match="velocity_scale must not be negative"):
+        RandFluidAnomaly(velocity_scale=-1.0)
