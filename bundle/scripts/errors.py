@@ -6,6 +6,7 @@ import ast
 import difflib
 import inspect
 import json
+import re
 import sys
 from collections.abc import Sequence
 
@@ -59,10 +60,12 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     unknown += [
         key
         for key in added
-        if key not in base and key not in words and f"@{key}" not in text and f"%{key}" not in text
+        if key not in base
         and key.rsplit("::", 1)[0] not in base
+        and key not in words
+        and not re.search(rf"[@%]{re.escape(key)}\b", text)
     ]
     for key in unknown:
-        nearest = difflib.get_close_matches(key, list(merged.get()), n=1)
+        nearest = difflib.get_close_matches(key, set(merged.get()) - set(unknown), n=1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"the keys are: {', '.join(base.get())}"
         raise InputError(f"nothing in {', '.join(paths)} uses the key '{key}'; {hint}")

@@ -3,11 +3,12 @@
 from .choose import RandChooseScand
 from .cohort import as_new_subject, write_cohort
 from .datalist import find_scans, load_datalist
-from .reading import BrainMaskd, ReadVolumesd
+from .reading import BrainMaskd, CropToBraind, ReadVolumesd
 from .sample_subject import write_sample_subject
 
 __all__ = [
     "BrainMaskd",
+    "CropToBraind",
     "RandChooseScand",
     "ReadVolumesd",
     "as_new_subject",

@@ -13,7 +13,7 @@ from .sample_subject import write_sample_subject
 __all__ = ["FILE_KEYS", "find_scans", "load_datalist"]
 
 FILE_KEYS = ("label", "t1", "t2", "flair", "ct", "lesion", "image")
-SCAN_ENDINGS = (".nii", ".nii.gz", ".mgz", ".nrrd")
+SCAN_ENDINGS = (".nii.gz", ".nii", ".mgz", ".nrrd")
 
 
 def load_datalist(path: str | Path | None, section: str, sample_dir: str | Path | None = None) -> list[dict[str, Any]]:
@@ -76,9 +76,26 @@ def find_scans(source: str | Path | None, sections: Sequence[str] = ("test", "va
         scans = [scan for scan in load_datalist(path, section) if "image" in scan]
         if not scans:
             raise InputError(f"{path} has no entry with an 'image' under '{section}'; add the scans to analyse")
+        _refuse_same_outputs([Path(Path(scan["image"]).name) for scan in scans])
         return scans
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     scans = [file for file in files if file.name.lower().endswith(SCAN_ENDINGS)]
     if not scans:
         raise InputError(f"{path} holds no scan; files must end in {', '.join(SCAN_ENDINGS)}")
-    return [{"image": str(file.resolve()), "subject": file.name.split(".")[0]} for file in scans]
+    _refuse_same_outputs(scans)
+    return [{"image": str(file.resolve()), "subject": _stem(file)} for file in scans]
+
+
+def _stem(file: Path) -> str:
+    lower = file.name.lower()
+    return next((file.name[: -len(ending)] for ending in SCAN_ENDINGS if lower.endswith(ending)), file.stem)
+
+
+def _refuse_same_outputs(files: Sequence[Path]) -> None:
+    """Results are named by the scan without its ending: one must not overwrite another's."""
+    outputs: dict[Path, Path] = {}
+    for file in files:
+        output = file.with_name(_stem(file))
+        if output in outputs:
+            raise InputError(f"the results of {outputs[output]} and {file} would both be written to {output.name}_*; rename one")
+        outputs[output] = file

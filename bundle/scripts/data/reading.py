@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, MapTransform
+from monai.transforms import CropForeground, LoadImage, MapTransform
 
 from ..errors import InputError
 
-__all__ = ["BrainMaskd", "ReadVolumesd"]
+__all__ = ["BrainMaskd", "CropToBraind", "ReadVolumesd"]
 
 
 class ReadVolumesd(MapTransform):
@@ -74,3 +74,24 @@ class BrainMaskd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         return {**data, self.mask_key: (data[self.keys[0]] > 0).float()}
+
+
+class CropToBraind(MapTransform):
+    """Crop the volumes of a subject to the bounding box of its brain, so that the middle of the grid is its middle.
+
+    Args:
+        keys: volumes on one grid; the voxels above 0 of the first one present are the brain.
+        allow_missing_keys: skip keys that the data does not have.
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.crop = CropForeground()
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        d = dict(data)
+        present = list(self.key_iterator(d))
+        start, end = self.crop.compute_bounding_box(d[present[0]])
+        for key in present:
+            d[key] = self.crop.crop_pad(d[key], start, end)
+        return d

@@ -38,7 +38,7 @@ class ErrorTable:
 
     def write(self, engine: Engine) -> None:
         subjects = string_list_all_gather(self.subjects)
-        errors = self.metric.get_buffer().cpu().numpy()
+        errors = self.metric.get_buffer().double().cpu().numpy()
         if idist.get_rank() > 0:
             return
         table = pd.DataFrame(errors, columns=self.metric.columns)

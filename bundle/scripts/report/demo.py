@@ -102,7 +102,7 @@ def demo_report(
     pictures, finding = _found(output_dir / "cohort" / "case_0000", output_dir / "found")
     errors = json.loads((output_dir / "errors.json").read_text())
     loss = _scalars(output_dir, "train_loss")
-    validation = _scalars(output_dir, "val_PSNR_D_region")
+    validation = _scalars(output_dir, "PSNR_D_region")
 
     brain = (subject["label"] > 0).float()
     trajectories = []

@@ -1,0 +1,205 @@
+"""Every command of the README, run for real at small size, as a user runs it: from the root of the project."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, bundle_run, config, small
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+
+def losses(folder: Path) -> dict[int, float]:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {event.step: event.value for event in events.Scalars("train_loss")}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, sample_datalist) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    bundle_run("run", "training", *config("train"), *small(output_dir=folder, datalist=sample_datalist))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory, sample_datalist) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    arguments = ["--output_dir", folder, "--datalist", sample_datalist, "--number", "2", "--shares", "{'real': 1.0}"]
+    bundle_run("run", "generating", *config("generate"), *arguments, "--voxel_size", "3.0", "--patch_size", "[64,80,64]")
+    return folder
+
+
+def test_training_writes_weights_state_and_events(trained):
+    weights = torch.load(trained / "model.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in weights.values())
+    state = torch.load(trained / "last.pt", weights_only=True)
+    assert state["trainer"] == {"epoch": 2, "iteration": 4} and state["best"]["epoch"] in (1, 2)
+    assert sorted(losses(trained)) == [1, 2, 3, 4]
+    assert not list(trained.glob("*.partial"))
+
+
+def test_plain_run_is_training_and_an_earlier_stop_continues(tmp_path, sample_datalist, trained):
+    arguments = small(output_dir=tmp_path, datalist=sample_datalist)
+    shorter = [*arguments, "--iterations", "2", "--learning_rate_drop", "3"]
+    bundle_run("run", *config("train"), *shorter)
+    assert sorted(losses(tmp_path)) == [1, 2]
+    bundle_run("run", *config("train"), *arguments)
+    assert losses(tmp_path) == pytest.approx(losses(trained), rel=1e-4)
+
+
+def test_resume_after_kill_repeats_the_uninterrupted_run(tmp_path, sample_datalist):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    common = {"datalist": sample_datalist, "iterations": 12, "iterations_per_epoch": 2, "amp": False}
+    bundle_run("run", "training", *config("train"), *small(**common, output_dir=whole))
+    command = [sys.executable, "-m", "monai.bundle", "run", "training", *config("train"), *small(**common, output_dir=killed)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.time() + 120
+    while time.time() < deadline and not (killed / "last.pt").is_file():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    reached = torch.load(killed / "last.pt", weights_only=True)["trainer"]["iteration"]
+    assert 2 <= reached < 12
+    bundle_run("run", "training", *config("train"), *small(**common, output_dir=killed))
+    one, two = losses(whole), losses(killed)
+    assert sorted(one) == list(range(1, 13))
+    for step in range(reached + 1, 13):
+        assert two[step] == pytest.approx(one[step], rel=1e-5), step
+    ends = [torch.load(folder / "last.pt", weights_only=True) for folder in (whole, killed)]
+    for name, value in ends[0]["network"].items():
+        torch.testing.assert_close(ends[1]["network"][name], value, rtol=1e-4, atol=1e-6)
+    assert ends[0]["best"]["epoch"] == ends[1]["best"]["epoch"]
+
+
+def test_two_processes_keep_the_same_weights_and_see_the_samples_of_one(tmp_path, sample_datalist):
+    pair, alone = tmp_path / "pair", tmp_path / "alone"
+    common = {"datalist": sample_datalist, "amp": False}
+    probe = tmp_path / "probe.yaml"  # every process writes its weights
+    probe.write_text(
+        "finalize:\n"
+        f"  - \"$torch.save(@network.module.state_dict(), '{tmp_path}/rank' + str(@rank) + '.pt')\"\n"
+        "  - $torch.distributed.destroy_process_group()\n"
+    )
+    files = ["--config_file", str(["bundle/configs/train.yaml", "bundle/configs/multi_gpu_train.yaml", str(probe)])]
+    bundle_run("run", "training", *files, *small(**common, output_dir=pair), launcher=TORCHRUN)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for name, value in ranks[0].items():
+        assert torch.equal(value, ranks[1][name]), name
+    # The first step of two processes with one sample each is that of one process with a batch of two.
+    bundle_run("run", "training", *config("train"), *small(**common, output_dir=alone, batch_size=2))
+    one, two = (torch.load(folder / "last.pt", weights_only=True)["network"] for folder in (alone, pair))
+    difference = max(float((one[name] - two[name]).abs().max()) for name in one)
+    assert difference < 5e-3, difference
+    assert (pair / "model.pt").is_file()
+
+
+def test_evaluating_writes_both_averages(trained, sample_datalist, tmp_path):
+    arguments = small(output_dir=tmp_path, datalist=sample_datalist, validation_draws=3, checkpoint=trained / "model.pt")
+    bundle_run("run", "evaluating", *config("train", "evaluate"), *arguments)
+    table = pd.read_csv(tmp_path / "errors.csv")
+    summary = json.loads((tmp_path / "errors.json").read_text())
+    assert len(table) == 3 and set(table["subject"]) == {"icbm2009"}
+    names = {f"{m}_{r}_{a}" for m in ("L1", "PSNR", "SSIM") for r in "FHD" for a in ("region", "volume")}
+    assert names == set(summary) == set(table.columns) - {"case", "subject"}
+    for name in names:
+        assert summary[name]["mean"] == pytest.approx(table[name].mean(), rel=1e-5)
+    assert summary["L1_D_volume"]["mean"] < summary["L1_D_region"]["mean"]
+
+
+def test_generating_writes_a_cohort(cohort):
+    entries = json.loads((cohort / "datalist.json").read_text())["test"]
+    assert len(entries) == 2
+    images = {key: nib.load(cohort / entries[0][key]) for key in ("image", "mirrored", "healthy", "anomaly", "label")}
+    for image in images.values():
+        assert image.shape == (64, 80, 64) and nib.aff2axcodes(image.affine) == ("R", "A", "S")
+        np.testing.assert_allclose(image.header.get_zooms(), 3.0)
+    scan, healthy, anomaly = (images[key].get_fdata() for key in ("image", "healthy", "anomaly"))
+    label = np.asarray(images["label"].dataobj)
+    assert 0 <= anomaly.min() and 0.2 < anomaly.max() <= 1 and not anomaly[label == 0].any()
+    assert 0 <= scan.min() and scan.max() == 1 and healthy[label == 0].max() == 0
+    left, right = (np.argwhere(np.isin(label, n))[:, 0].mean() for n in ([2, 3], [41, 42]))
+    assert left < right  # RAS: left labels on the left
+    other = nib.load(cohort / entries[1]["image"]).get_fdata()
+    assert np.abs(other - scan).max() > 0.5
+
+
+def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_path):
+    entries = json.loads((cohort / "datalist.json").read_text())["test"]
+    source = nib.load(cohort / entries[0]["image"])
+    scans = tmp_path / "scans"
+    (scans / "deep").mkdir(parents=True)
+    oblique = source.affine @ np.array([[0, -0.98, 0.2, 4], [0.9, 0, 0.1, -3], [0, 0.1, 0.8, 7], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image((source.get_fdata() * 1000).astype(np.int16), source.affine), scans / "plain.nii.gz")
+    nib.save(nib.Nifti1Image(source.get_fdata().astype(np.float32), oblique), scans / "deep" / "oblique.nii")
+    weights = ["--checkpoint", trained / "model.pt", "--voxel_size", "6.0", "--features", "[8,8,8,8,8,8]"]
+    out = tmp_path / "out"
+    bundle_run("run", "inferring", *config("inference"), "--input", scans, "--output_dir", out, *weights)
+    for name in ("plain.nii.gz", "deep/oblique.nii"):
+        scan, base = nib.load(scans / name), out / name.split(".")[0]
+        results = {key: nib.load(f"{base}_{key}.nii.gz") for key in ("healthy", "anomaly", "lesion")}
+        for result in results.values():
+            assert result.shape == scan.shape
+            np.testing.assert_allclose(result.affine, scan.affine, atol=1e-4)
+        score, lesion = results["anomaly"].get_fdata(), np.asarray(results["lesion"].dataobj)
+        assert 0 <= score.min() and score.max() <= 1 and set(np.unique(lesion)) <= {0, 1} and lesion.dtype == np.uint8
+        report = json.loads(Path(f"{base}_report.json").read_text())
+        voxel_ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+        assert report["lesion_volume_ml"] == pytest.approx(lesion.sum() * voxel_ml)
+        assert sum(report["lesion_volumes_ml"]) == pytest.approx(report["lesion_volume_ml"], abs=0.01)
+        assert report["settings"]["voxel_size"] == 6.0 and report["versions"]["torch"] == torch.__version__
+    # A datalist, whose mirror transforms are used, and a single file.
+    bundle_run("run", "inferring", *config("inference"), "--input", cohort / "datalist.json", "--output_dir", out, *weights)
+    assert (out / "case_0001_image_lesion.nii.gz").is_file()
+
+
+def test_the_score_is_the_difference_of_scan_and_healthy(trained, cohort, tmp_path):
+    # At the working resolution nothing is resampled, and the identity holds voxel by voxel.
+    entry = json.loads((cohort / "datalist.json").read_text())["test"][0]
+    scan = nib.load(cohort / entry["image"]).get_fdata()
+    weights = ["--checkpoint", trained / "model.pt", "--voxel_size", "3.0", "--features", "[8,8,8,8,8,8]", "--amp", "false"]
+    bundle_run("run", "inferring", *config("inference"), "--input", cohort / entry["image"], "--output_dir", tmp_path, *weights)
+    healthy, score = (nib.load(tmp_path / f"case_0000_image_{key}.nii.gz").get_fdata() for key in ("healthy", "anomaly"))
+    inside = score > 0
+    np.testing.assert_allclose(score[inside], np.clip(np.abs(scan - healthy), 0, 1)[inside], atol=5e-3)
+
+
+def test_verify_and_export(trained, tmp_path):
+    files = ["--meta_file", "bundle/configs/metadata.json", "--config_file", "bundle/configs/inference.yaml"]
+    done = bundle_run("verify_net_in_out", "network_def", *files)
+    assert "network passed" in done.stdout + done.stderr
+    exported = tmp_path / "model.ts"
+    bundle_run(
+        "ckpt_export", "network_def", "--filepath", exported, "--ckpt_file", trained / "model.pt", *files,
+        "--input_shape", "[1,2,32,32,32]", "--features", "[8,8,8,8,8,8]",
+    )
+    scripted = torch.jit.load(exported)
+    assert scripted(torch.rand(1, 2, 32, 48, 32)).shape == (1, 1, 32, 48, 32)
+
+
+def test_verify_metadata(shared_data, tmp_path):
+    schema = tmp_path / "schema.json"  # where the command would download it to
+    schema.write_bytes((shared_data / "monai_meta_schema_20240725.json").read_bytes())
+    done = bundle_run("verify_metadata", "--meta_file", "bundle/configs/metadata.json", "--filepath", schema)
+    assert "metadata is verified with no error" in done.stdout + done.stderr
+
+
+def test_tracking_with_mlflow(tmp_path, sample_datalist):
+    arguments = small(output_dir=tmp_path, datalist=sample_datalist, iterations=2)
+    bundle_run("run", "training", *config("train"), *arguments, "--tracking", "mlflow")
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlruns.db")
+    runs = mlflow.search_runs(search_all_experiments=True)
+    assert len(runs) == 1 and "metrics.loss" in runs.columns

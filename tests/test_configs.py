@@ -1,0 +1,126 @@
+"""The configs: complete, resolvable, true to the paper, and usable from elsewhere."""
+
+import json
+import re
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+import torch
+from conftest import ROOT, SMALL
+from monai.bundle import ConfigParser, create_workflow
+from monai.networks.nets import BasicUNet
+
+CONFIGS = ROOT / "bundle/configs"
+
+
+def parse(*names: str, **overrides) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / f"{name}.yaml") for name in names])
+    parser.update(overrides)
+    return parser
+
+
+def test_metadata_is_valid(shared_data):
+    schema = json.loads((shared_data / "monai_meta_schema_20240725.json").read_text())
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    jsonschema.validate(metadata, schema)
+    assert schema["properties"].keys() >= set(metadata) - {"name"}
+
+
+def test_metadata_names_the_locked_versions():
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    locked = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    named = metadata["required_packages_version"]
+    named |= {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"], "numpy": metadata["numpy_version"]}
+    assert {name: locked[name] for name in named} == named
+
+
+def test_versions_agree():
+    from scripts import __version__
+
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    assert metadata["version"] == __version__ and __version__ in metadata["changelog"]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_reference_of_every_config_resolves(path):
+    base = {"multi_gpu_train": "train", "evaluate": "train", "demo": "train", "paper_scale": "train"}
+    name = base.get(path.stem, "train" if path.stem.startswith("ablation") else path.stem)
+    parser = parse(*dict.fromkeys([name, path.stem]))
+    text = json.dumps(parser.get(), default=str)
+    for reference in set(re.findall(r"[@%]([A-Za-z_]\w*(?:::\w+)*)", text)):
+        assert reference in parser, f"{path.name} refers to '{reference}', which nothing defines"
+    for target in set(re.findall(r'"_target_": "(scripts\.[\w.]+)"', text)):
+        module, _, name = target.rpartition(".")
+        assert hasattr(__import__(module, fromlist=[name]), name), f"{path.name}: {target} does not exist"
+
+
+def test_paper_scale_has_the_papers_numbers():
+    parser = parse("train", "paper_scale", output_dir="unused", datalist="unused")
+    get = parser.get_parsed_content
+    assert get("patch_size") == [160] * 3 and get("batch_size") == 4 and get("voxel_size") == 1.0
+    assert get("iterations") == 400_000 and get("learning_rate_drop") == 300_000 and get("learning_rate") == 1e-4
+    assert get("lambda_contrast") == 2.0 and get("loss").reconstruction.lambda_p == 1.0
+    network = get("network_def")
+    assert isinstance(network, BasicUNet)
+    last = network.final_conv
+    assert last.in_channels == 64 and last.out_channels == 1 and last.kernel_size == (1, 1, 1)
+    assert 20e6 < sum(p.numel() for p in network.parameters()) < 26e6
+    fluid = get("fluid").transform
+    assert (fluid.cell_size, fluid.velocity_scale, fluid.num_times, fluid.time_step) == (100.0, 500.0, [2, 10], 0.1)
+    deform = get("deform").transform
+    assert (deform.rotation, deform.shear, deform.scaling, deform.nonlinear_std) == (15.0, 0.2, 0.2, [0.0, 4.0])
+    assert get("shares") == {"synthetic": 0.5, "real": 0.5}
+
+
+def test_two_step_learning_rate(train_config):
+    parser = train_config(iterations=8, device=torch.device("cpu"))
+    scheduler, optimizer = parser.get_parsed_content("lr_scheduler"), parser.get_parsed_content("optimizer")
+    rates = []
+    for _ in range(8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([1e-3] * 6 + [1e-4] * 2)
+
+
+def test_ablations_change_what_they_say(sample_datalist):
+    def sample(*names):
+        overrides = {**SMALL, "datalist": str(sample_datalist), "output_dir": "unused"}
+        return parse("train", *names, **overrides)
+
+    assert sample("ablation_no_fluid").get_parsed_content("fluid").transform.num_times == [1, 1]
+    traced = {"traced_masks": ["any.nii"]}
+    noise = parse("train", "ablation_noise_seeds", **traced).get_parsed_content("fluid").transform
+    for _ in range(20):
+        noise.randomize()
+        assert noise._mask is None
+    assert sample("ablation_no_contrast").get_parsed_content("loss").lambda_contrast == 0
+    mirrorless = sample("ablation_no_mirror")
+    batch = {key: torch.rand(1, 1, 32, 32, 32) for key in ("healthy", "anomaly", "mirrored_anomaly", "image", "mirrored", "brain")}
+    inputs, _ = mirrorless.get_parsed_content("prepare_batch")({**batch, "diseased": torch.zeros(1)})
+    assert torch.equal(inputs, batch["image"])
+    assert mirrorless.get_parsed_content("network_def").eval()(inputs).shape == (1, 1, 32, 32, 32)
+
+
+def test_loads_as_a_monai_workflow(tmp_path, sample_datalist):
+    workflow = create_workflow(
+        config_file=str(CONFIGS / "train.yaml"), workflow_type="train",
+        **{**SMALL, "output_dir": str(tmp_path), "datalist": str(sample_datalist), "iterations": 2},
+    )
+    workflow.run()
+    workflow.finalize()
+    assert (tmp_path / "model.pt").is_file()
+
+
+def test_transforms_import_from_another_project(tmp_path):
+    code = (
+        "import torch, una.fluid as fluid, una.appearance, una.symmetry, una.learning, una.detection, una.data, una.deformation\n"
+        "a = fluid.RandFluidAnomalyd(keys='brain', cell_size=20.0).set_random_state(0)({'brain': torch.ones(1, 24, 24, 24)})\n"
+        "print(float(a['anomaly'].max()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0.2 < float(done.stdout.split()[-1]) <= 1.0

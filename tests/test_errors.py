@@ -1,0 +1,73 @@
+"""What a user sees who gives something wrong: one line that names file, problem and way out, and a non-zero exit."""
+
+import json
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, bundle_run, config, small
+from monai.networks.nets import BasicUNet
+
+from scripts.errors import InputError, check_command_line
+from scripts.learning import load_weights
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "empty.json").write_text(json.dumps({"training": []}))
+    (tmp_path / "weights.pt").write_bytes(b"no weights")
+    nib.save(nib.Nifti1Image(np.full((20, 20, 20), 3.0, np.float32), np.eye(4)), tmp_path / "constant.nii.gz")
+    return tmp_path
+
+
+def test_commands_fail_in_one_line(files):
+    network = ["--features", "[8,8,8,8,8,8]"]
+    unet = BasicUNet(3, 2, 1, features=(8,) * 6, norm=("group", {"num_groups": 8}))
+    torch.save(unet.state_dict(), files / "good.pt")
+    infer = ["run", "inferring", *config("inference"), "--output_dir", files / "out"]
+    cases = [
+        (["run", "training", *config("train"), "--iteration", "5"], "nothing in .* uses the key 'iteration'; did you mean 'iterations'"),
+        (["run", "training", *config("train"), *small(datalist=files / "empty.json", output_dir=files)], "empty.json has no entry"),
+        ([*infer, "--input", files / "absent.nii", "--checkpoint", files / "good.pt", *network], "absent.nii does not exist"),
+        ([*infer, "--input", files, "--checkpoint", files / "absent.pt"], "no weights at .*absent.pt; train first"),
+        ([*infer, "--input", files, "--checkpoint", files / "good.pt", *network], "constant.nii.gz is constant"),
+    ]
+    for arguments, message in cases:
+        done = bundle_run(*arguments, check=False)
+        last = done.stderr.strip().splitlines()[-1]
+        assert done.returncode != 0
+        assert last.startswith("error: "), done.stderr[-1500:]
+        assert re.search(message, last), last
+        assert "Traceback" not in done.stderr
+
+
+def test_unused_keys_of_a_later_config_are_refused(files, monkeypatch):
+    override = files / "mine.yaml"
+    train = str(config("train")[1][2:-2])
+
+    def check(text: str) -> None:
+        override.write_text(text)
+        check_command_line(["monai.bundle", "run", "training", "--config_file", f"['{train}','{override}']"])
+
+    monkeypatch.chdir(ROOT)
+    check("learning_rate: 0.1\ntrain::handlers::0::print_lr: true\n")
+    check("milestone: 3\nlearning_rate_drop: '@milestone'\n")
+    with pytest.raises(InputError, match="uses the key 'learning_rat'; did you mean 'learning_rate'"):
+        check("learning_rat: 0.1\n")
+
+
+def test_weights_load_safely(files):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    network = torch.nn.Linear(2, 2)
+    torch.save({"weight": Evil()}, files / "evil.pt")
+    torch.save(torch.nn.Linear(3, 3).state_dict(), files / "other.pt")
+    torch.save(network.state_dict(), files / "same.pt")
+    for name, message in (("evil.pt", "cannot|safely"), ("weights.pt", "safely"), ("other.pt", "another network")):
+        with pytest.raises(InputError, match=message):
+            load_weights(network, files / name)
+    assert load_weights(network, files / "same.pt") is network
