@@ -30,6 +30,7 @@ def test_commands_fail_in_one_line(files):
     cases = [
         (["run", "training", *config("train"), "--iteration", "5"], "nothing in .* uses the key 'iteration'; did you mean 'iterations'"),
         (["run", "training", *config("train"), *small(datalist=files / "empty.json", output_dir=files)], "empty.json has no entry"),
+        (["run", "training", *config("train"), "--resume", "false"], "write --resume False"),
         ([*infer, "--input", files / "absent.nii", "--checkpoint", files / "good.pt", *network], "absent.nii does not exist"),
         ([*infer, "--input", files, "--checkpoint", files / "absent.pt"], "no weights at .*absent.pt; train first"),
         ([*infer, "--input", files, "--checkpoint", files / "good.pt", *network], "constant.nii.gz is constant"),

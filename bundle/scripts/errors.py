@@ -34,19 +34,23 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
 
     ``monai.bundle run`` adds an unknown ``--key value`` to the config without a word, so that a misspelt key changes
     nothing. A key on the command line must exist in the config files; a key that a later config file adds to the first
-    must be referred to by one of them. Does nothing outside ``python -m monai.bundle run``.
+    must be referred to by one of them. ``true`` and ``false`` arrive as texts there and are refused too. Does nothing
+    outside ``python -m monai.bundle run``.
 
     Args:
         argv: command line, ``sys.argv`` by default.
 
     Raises:
-        InputError: when a key is used by nothing, with the nearest one that is.
+        InputError: when a key is used by nothing, with the nearest one that is; when a value is a misspelt boolean.
     """
     argv = sys.argv if argv is None else argv
     words = [word for argument in argv[2:] for word in argument.split("=", 1)]
     if argv[1:2] != ["run"] or "--config_file" not in words:
         return
     sys.excepthook = _one_line_hook
+    for key, value in zip(words, words[1:]):
+        if key.startswith("--") and value in ("true", "false"):
+            raise InputError(f"{key} {value} would be taken as text, which counts as true; write {key} {value.title()}")
     given = words[words.index("--config_file") + 1]
     paths = ast.literal_eval(given) if given.startswith(("[", "(")) else [given]
     base = ConfigParser(config=ConfigParser.load_config_file(paths[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
+from monai.handlers import from_engine
 
 from ..errors import InputError
 
@@ -80,11 +82,12 @@ class TrainingCheckpoint:
     """Trainer handler: write the whole training state after an epoch, and continue from it at the start.
 
     Attach it after the validation handler, so that the state holds the validation of its epoch. Together with draws
-    that depend on their number alone, a resumed run repeats the losses of an uninterrupted one.
+    that depend on their number alone, a resumed run repeats the losses of an uninterrupted one. A loss that is not finite
+    stops the run before it can reach the file.
 
     Args:
         path: file to write and to resume from.
-        objects: what has a state: network, optimizer, lr_scheduler.
+        objects: what has a state: ``network``, optimizer, lr_scheduler.
         evaluator: whose best metric is part of the state.
         every: epochs between checkpoints.
         resume: continue from `path` when it exists; False starts anew and overwrites it.
@@ -102,7 +105,16 @@ class TrainingCheckpoint:
     def attach(self, engine: Engine) -> None:
         if self.resume and self.path.is_file():
             engine.add_event_handler(Events.STARTED, self.restore)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.check_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every) | Events.COMPLETED, self.save)
+
+    def check_loss(self, engine: Engine) -> None:
+        loss = from_engine(["loss"], first=True)(engine.state.output)
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the loss became {float(loss)} at iteration {engine.state.iteration}; {self.path} holds the last sound state, "
+                "continue from it with a lower --learning_rate or with --amp False"
+            )
 
     def save(self, engine: Engine) -> None:
         if idist.get_rank() == 0:
@@ -111,7 +123,8 @@ class TrainingCheckpoint:
             state["trainer"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
             if best is not None:
                 state["best"] = {"metric": float(best.best_metric), "epoch": int(best.best_metric_epoch)}
-            save_atomically(state, self.path)
+            if all(torch.isfinite(value).all() for value in state["network"].values()):
+                save_atomically(state, self.path)
 
     def restore(self, engine: Engine) -> None:
         try:
@@ -120,7 +133,7 @@ class TrainingCheckpoint:
         except Exception as error:
             raise InputError(
                 f"cannot resume from {self.path}: it is of another configuration or damaged; "
-                "set the config back, use another output_dir, or pass --resume false to start anew"
+                "set the config back, use another output_dir, or pass --resume False to start anew"
             ) from error
         engine.state.epoch = state["trainer"]["epoch"]
         engine.state.iteration = state["trainer"]["iteration"]

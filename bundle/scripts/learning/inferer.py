@@ -16,14 +16,21 @@ class MixedPrecisionInferer(SimpleInferer):
     MONAI's engines autocast on CUDA only (``amp=True``); bfloat16 also runs in hardware on recent CPUs, and its range
     needs no gradient scaler.
 
+    On a CPU, inputs smaller than `smallest_cpu_size` along any axis stay in float32: the bfloat16 weight gradient of a 3D
+    convolution over two voxels reads uninitialised memory in oneDNN (torch 2.11) and now and then returns NaN, and a
+    UNet that halves its grid four times comes down to two voxels below 48.
+
     Args:
         enabled: False for plain float32.
+        smallest_cpu_size: voxels.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, enabled: bool = True, smallest_cpu_size: int = 48) -> None:
         super().__init__()
         self.enabled = enabled
+        self.smallest_cpu_size = smallest_cpu_size
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.enabled):
+        safe = inputs.device.type != "cpu" or min(inputs.shape[2:]) >= self.smallest_cpu_size
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.enabled and safe):
             return super().__call__(inputs, network, *args, **kwargs).float()
