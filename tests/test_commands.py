@@ -35,7 +35,9 @@ def trained(tmp_path_factory, sample_datalist) -> Path:
 def cohort(tmp_path_factory, sample_datalist) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     arguments = ["--output_dir", folder, "--datalist", sample_datalist, "--number", "2", "--shares", "{'real': 1.0}"]
-    bundle_run("run", "generating", *config("generate"), *arguments, "--voxel_size", "3.0", "--patch_size", "[64,80,64]")
+    bundle_run(
+        "run", "generating", *config("generate"), *arguments, "--voxel_size", "3.0", "--patch_size", "[64,80,64]"
+    )
     return folder
 
 
@@ -61,10 +63,20 @@ def test_resume_after_kill_repeats_the_uninterrupted_run(tmp_path, sample_datali
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     common = {"datalist": sample_datalist, "iterations": 12, "iterations_per_epoch": 2, "amp": False}
     bundle_run("run", "training", *config("train"), *small(**common, output_dir=whole))
-    command = [sys.executable, "-m", "monai.bundle", "run", "training", *config("train"), *small(**common, output_dir=killed)]
+    command = [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run",
+        "training",
+        *config("train"),
+        *small(**common, output_dir=killed),
+    ]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
     log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+    process = subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
     deadline = time.time() + 120
     while time.time() < deadline and not (killed / "last.pt").is_file():
         time.sleep(0.05)
@@ -106,7 +118,9 @@ def test_two_processes_keep_the_same_weights_and_see_the_samples_of_one(tmp_path
 
 
 def test_evaluating_writes_both_averages(trained, sample_datalist, tmp_path):
-    arguments = small(output_dir=tmp_path, datalist=sample_datalist, validation_draws=3, checkpoint=trained / "model.pt")
+    arguments = small(
+        output_dir=tmp_path, datalist=sample_datalist, validation_draws=3, checkpoint=trained / "model.pt"
+    )
     bundle_run("run", "evaluating", *config("train", "evaluate"), *arguments)
     table = pd.read_csv(tmp_path / "errors.csv")
     summary = json.loads((tmp_path / "errors.json").read_text())
@@ -160,7 +174,9 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
         assert sum(report["lesion_volumes_ml"]) == pytest.approx(report["lesion_volume_ml"], abs=0.01)
         assert report["settings"]["voxel_size"] == 6.0 and report["versions"]["torch"] == torch.__version__
     # A datalist, whose mirror transforms are used, and a single file.
-    bundle_run("run", "inferring", *config("inference"), "--input", cohort / "datalist.json", "--output_dir", out, *weights)
+    bundle_run(
+        "run", "inferring", *config("inference"), "--input", cohort / "datalist.json", "--output_dir", out, *weights
+    )
     assert (out / "case_0001_image_lesion.nii.gz").is_file()
 
 
@@ -168,9 +184,22 @@ def test_the_score_is_the_difference_of_scan_and_healthy(trained, cohort, tmp_pa
     # At the working resolution nothing is resampled, and the identity holds voxel by voxel.
     entry = json.loads((cohort / "datalist.json").read_text())["test"][0]
     scan = nib.load(cohort / entry["image"]).get_fdata()
-    weights = ["--checkpoint", trained / "model.pt", "--voxel_size", "3.0", "--features", "[8,8,8,8,8,8]", "--amp", "False"]
-    bundle_run("run", "inferring", *config("inference"), "--input", cohort / entry["image"], "--output_dir", tmp_path, *weights)
-    healthy, score = (nib.load(tmp_path / f"case_0000_image_{key}.nii.gz").get_fdata() for key in ("healthy", "anomaly"))
+    weights = [
+        "--checkpoint",
+        trained / "model.pt",
+        "--voxel_size",
+        "3.0",
+        "--features",
+        "[8,8,8,8,8,8]",
+        "--amp",
+        "False",
+    ]
+    bundle_run(
+        "run", "inferring", *config("inference"), "--input", cohort / entry["image"], "--output_dir", tmp_path, *weights
+    )
+    healthy, score = (
+        nib.load(tmp_path / f"case_0000_image_{key}.nii.gz").get_fdata() for key in ("healthy", "anomaly")
+    )
     inside = score > 0
     np.testing.assert_allclose(score[inside], np.clip(np.abs(scan - healthy), 0, 1)[inside], atol=5e-3)
 
@@ -181,8 +210,17 @@ def test_verify_and_export(trained, tmp_path):
     assert "data shape of network is verified with no error" in done.stdout + done.stderr
     exported = tmp_path / "model.ts"
     bundle_run(
-        "ckpt_export", "network_def", "--filepath", exported, "--ckpt_file", trained / "model.pt", *files,
-        "--input_shape", "[1,2,32,32,32]", "--features", "[8,8,8,8,8,8]",
+        "ckpt_export",
+        "network_def",
+        "--filepath",
+        exported,
+        "--ckpt_file",
+        trained / "model.pt",
+        *files,
+        "--input_shape",
+        "[1,2,32,32,32]",
+        "--features",
+        "[8,8,8,8,8,8]",
     )
     scripted = torch.jit.load(exported)
     assert scripted(torch.rand(1, 2, 32, 48, 32)).shape == (1, 1, 32, 48, 32)

@@ -33,7 +33,11 @@ def test_metadata_names_the_locked_versions():
     metadata = json.loads((CONFIGS / "metadata.json").read_text())
     locked = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     named = metadata["required_packages_version"]
-    named |= {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"], "numpy": metadata["numpy_version"]}
+    named |= {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+    }
     assert {name: locked[name] for name in named} == named
 
 
@@ -99,7 +103,10 @@ def test_ablations_change_what_they_say(sample_datalist):
         assert noise._mask is None
     assert sample("ablation_no_contrast").get_parsed_content("loss").lambda_contrast == 0
     mirrorless = sample("ablation_no_mirror")
-    batch = {key: torch.rand(1, 1, 32, 32, 32) for key in ("healthy", "anomaly", "mirrored_anomaly", "image", "mirrored", "brain")}
+    batch = {
+        key: torch.rand(1, 1, 32, 32, 32)
+        for key in ("healthy", "anomaly", "mirrored_anomaly", "image", "mirrored", "brain")
+    }
     inputs, _ = mirrorless.get_parsed_content("prepare_batch")({**batch, "diseased": torch.zeros(1)})
     assert torch.equal(inputs, batch["image"])
     assert mirrorless.get_parsed_content("network_def").eval()(inputs).shape == (1, 1, 32, 32, 32)
@@ -107,7 +114,8 @@ def test_ablations_change_what_they_say(sample_datalist):
 
 def test_loads_as_a_monai_workflow(tmp_path, sample_datalist):
     workflow = create_workflow(
-        config_file=str(CONFIGS / "train.yaml"), workflow_type="train",
+        config_file=str(CONFIGS / "train.yaml"),
+        workflow_type="train",
         **{**SMALL, "output_dir": str(tmp_path), "datalist": str(sample_datalist), "iterations": 2},
     )
     workflow.run()

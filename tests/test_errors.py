@@ -9,7 +9,6 @@ import pytest
 import torch
 from conftest import ROOT, bundle_run, config, small
 from monai.networks.nets import BasicUNet
-
 from scripts.errors import InputError, check_command_line
 from scripts.learning import load_weights
 
@@ -28,10 +27,19 @@ def test_commands_fail_in_one_line(files):
     torch.save(unet.state_dict(), files / "good.pt")
     infer = ["run", "inferring", *config("inference"), "--output_dir", files / "out"]
     cases = [
-        (["run", "training", *config("train"), "--iteration", "5"], "nothing in .* uses the key 'iteration'; did you mean 'iterations'"),
-        (["run", "training", *config("train"), *small(datalist=files / "empty.json", output_dir=files)], "empty.json has no entry"),
+        (
+            ["run", "training", *config("train"), "--iteration", "5"],
+            "nothing in .* uses the key 'iteration'; did you mean 'iterations'",
+        ),
+        (
+            ["run", "training", *config("train"), *small(datalist=files / "empty.json", output_dir=files)],
+            "empty.json has no entry",
+        ),
         (["run", "training", *config("train"), "--resume", "false"], "write --resume False"),
-        ([*infer, "--input", files / "absent.nii", "--checkpoint", files / "good.pt", *network], "absent.nii does not exist"),
+        (
+            [*infer, "--input", files / "absent.nii", "--checkpoint", files / "good.pt", *network],
+            "absent.nii does not exist",
+        ),
         ([*infer, "--input", files, "--checkpoint", files / "absent.pt"], "no weights at .*absent.pt; train first"),
         ([*infer, "--input", files, "--checkpoint", files / "good.pt", *network], "constant.nii.gz is constant"),
     ]

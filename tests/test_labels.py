@@ -1,7 +1,6 @@
 import pytest
 import torch
 from monai.data import MetaTensor
-
 from scripts.errors import InputError
 from scripts.labels import CleanLabelsd, LabelTable, TissueMaskd
 
@@ -9,7 +8,11 @@ from scripts.labels import CleanLabelsd, LabelTable, TissueMaskd
 @pytest.fixture
 def table() -> LabelTable:
     return LabelTable(
-        left=[1, 2], right=[11, 12], neutral=[5], tissues={"white_matter": [1, 11], "gray_matter": [2, 12]}, merge={77: 1}
+        left=[1, 2],
+        right=[11, 12],
+        neutral=[5],
+        tissues={"white_matter": [1, 11], "gray_matter": [2, 12]},
+        merge={77: 1},
     )
 
 

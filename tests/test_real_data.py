@@ -7,7 +7,6 @@ import pytest
 from conftest import ROOT
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, LoadImage, Orientation
-
 from scripts.data import CropToBraind, ReadVolumesd
 from scripts.fluid import RandFluidAnomaly, divergence, random_diffusivity, random_velocity, simulate, traced_seed
 
@@ -50,7 +49,9 @@ def test_a_lesion_of_the_white_matter_stays_there(shared_data, labels):
 @pytest.mark.parametrize("folder", ["label_maps", "label_maps_brain", "paired_t1_labels"])
 def test_the_generator_takes_real_subjects(shared_data, tmp_path, folder):
     if folder == "paired_t1_labels":
-        subjects = [{"label": str(shared_data / folder / "bert_aseg.mgz"), "t1": str(shared_data / folder / "bert_brain.mgz")}]
+        subjects = [
+            {"label": str(shared_data / folder / "bert_aseg.mgz"), "t1": str(shared_data / folder / "bert_brain.mgz")}
+        ]
     else:
         subjects = [{"label": str(path)} for path in sorted((shared_data / folder).glob("*.nii.gz"))[:2]]
     datalist = tmp_path / "list.json"
@@ -60,7 +61,13 @@ def test_the_generator_takes_real_subjects(shared_data, tmp_path, folder):
     masks = sorted(str(path) for path in (shared_data / "lesion_masks").glob("*.nii.gz"))[:5]
     masks += sorted(str(path) for path in (shared_data / "lesion_masks_acute").glob("*.nii.gz"))[:5]
     parser.update(
-        {"datalist": str(datalist), "output_dir": str(tmp_path), "voxel_size": 3.0, "patch_size": [64, 80, 64], "traced_masks": masks}
+        {
+            "datalist": str(datalist),
+            "output_dir": str(tmp_path),
+            "voxel_size": 3.0,
+            "patch_size": [64, 80, 64],
+            "traced_masks": masks,
+        }
     )
     dataset = parser.get_parsed_content("train::dataset")
     lesions = 0

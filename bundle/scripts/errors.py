@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 from monai.bundle import ConfigParser, run
 
@@ -48,7 +49,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     if argv[1:2] != ["run"] or "--config_file" not in words:
         return
     sys.excepthook = _one_line_hook
-    for key, value in zip(words, words[1:]):
+    for key, value in pairwise(words):
         if key.startswith("--") and value in ("true", "false"):
             raise InputError(f"{key} {value} would be taken as text, which counts as true; write {key} {value.title()}")
     given = words[words.index("--config_file") + 1]

@@ -71,7 +71,9 @@ class LabelTable:
         labels = torch.where((labels < 0) | (labels > self.drop_above), 0, labels)
         for old, new in self.merge.items():
             labels[labels == old] = new
-        source = label_map.meta.get("filename_or_obj", "label map") if isinstance(label_map, MetaTensor) else "label map"
+        source = (
+            label_map.meta.get("filename_or_obj", "label map") if isinstance(label_map, MetaTensor) else "label map"
+        )
         unknown = sorted(set(labels.unique().tolist()) - {0, *self.left, *self.right, *self.neutral})
         if unknown:
             raise InputError(f"{source} has labels {unknown} that the label table does not list; add them to it")

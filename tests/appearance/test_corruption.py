@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-
 from scripts.appearance import RandAcquisition, RandGamma, RandGridBiasField, ScaleToUnit
 from scripts.errors import InputError
 
@@ -84,7 +83,9 @@ def test_thick_slices_blur_along_their_axis_alone():
 
 def test_coarse_voxels_keep_the_mean():
     transform = RandAcquisition(1.0, (0.0, 0.0), low_field_prob=1.0, anisotropic_prob=0.0).set_random_state(2)
-    inner = torch.nn.functional.avg_pool3d(torch.rand(1, 30, 30, 30, generator=torch.Generator().manual_seed(0)), 3, 1, 1)
+    inner = torch.nn.functional.avg_pool3d(
+        torch.rand(1, 30, 30, 30, generator=torch.Generator().manual_seed(0)), 3, 1, 1
+    )
     image = torch.nn.functional.pad(inner, (15,) * 6)
     seen = transform(image)
     assert abs(float(seen.mean() / image.mean()) - 1.0) < 0.02

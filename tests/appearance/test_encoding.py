@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-
 from scripts.appearance import RandAnomalyEncoding, RandAnomalyEncodingd
 from scripts.errors import InputError
 

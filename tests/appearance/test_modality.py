@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import asymmetric_brain
-
 from scripts.appearance import RandModality, RandModalityd
 from scripts.errors import InputError
 
@@ -47,7 +46,12 @@ def test_background_is_dark_half_of_the_time(labels, label_map):
 
 
 def test_ct_like_appearance_orders_the_tissues(labels, label_map):
-    ct = {"weight": 1.0, "mean": [150, 200], "std": [5, 25], "tissues": {"white_matter": [90, 110], "gray_matter": [110, 130]}}
+    ct = {
+        "weight": 1.0,
+        "mean": [150, 200],
+        "std": [5, 25],
+        "tissues": {"white_matter": [90, 110], "gray_matter": [110, 130]},
+    }
     transform = RandModality(labels, [ct])
     for seed in range(50):
         transform.set_random_state(seed)

@@ -7,7 +7,6 @@ import torch
 from conftest import asymmetric_brain
 from monai.data import MetaTensor
 from monai.transforms import Orientation
-
 from scripts.data import (
     BrainMaskd,
     CropToBraind,
@@ -36,7 +35,9 @@ def test_sample_subject_is_a_plausible_brain(sample_datalist):
     assert set(np.unique(numbers)) == {0, 2, 3, 24, 41, 42}
     litres = (numbers > 0).sum() / 1e6
     assert 1.4 < litres < 2.2  # ICBM 152 brain with CSF: about 1.9 l
-    means = {name: intensities[np.isin(numbers, n)].mean() for name, n in {"w": (2, 41), "g": (3, 42), "c": (24,)}.items()}
+    means = {
+        name: intensities[np.isin(numbers, n)].mean() for name, n in {"w": (2, 41), "g": (3, 42), "c": (24,)}.items()
+    }
     assert means["w"] > means["g"] > means["c"] > 0 and not intensities[numbers == 0].any()
     # Left is left: label 2 lies at negative x.
     x = (label.affine @ np.append(np.argwhere(numbers == 2).mean(axis=0), 1.0))[0]

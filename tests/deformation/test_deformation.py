@@ -3,7 +3,6 @@ import torch
 from conftest import asymmetric_brain
 from monai.data import MetaTensor
 from monai.transforms import Flip
-
 from scripts.deformation import RandDeformation, RandDeformationd, RandLateralFlip, RandLateralFlipd
 
 STILL = {"rotation": 0.0, "shear": 0.0, "scaling": 0.0, "nonlinear_std": (0.0, 0.0)}
@@ -39,7 +38,9 @@ def test_world_coordinates_of_the_affine_part_stay_true():
 
 def test_one_draw_for_label_and_image_and_integers_stay_labels():
     data = subject()
-    out = RandDeformationd(["label", "t1"], mode=["nearest", "nearest"], spatial_size=(24, 20, 18)).set_random_state(1)(data)
+    out = RandDeformationd(["label", "t1"], mode=["nearest", "nearest"], spatial_size=(24, 20, 18)).set_random_state(1)(
+        data
+    )
     assert out["label"].dtype == torch.int64
     torch.testing.assert_close(out["label"].float().as_tensor(), out["t1"].as_tensor())
     assert set(out["label"].unique().tolist()) <= {0, 2, 3, 41, 42}
@@ -52,7 +53,9 @@ def test_strength_follows_the_paper_table():
     for seed in range(200):
         transform = RandDeformation((40, 40, 40)).set_random_state(seed)
         transform.randomize()
-        draws.append((np.linalg.det(transform._affine[:3, :3]), transform._displacement.std(), transform._displacement.shape[1]))
+        draws.append(
+            (np.linalg.det(transform._affine[:3, :3]), transform._displacement.std(), transform._displacement.shape[1])
+        )
     determinant, displacement, points = np.array(draws).T
     assert 0.5 < determinant.min() < 0.8 and 1.25 < determinant.max() < 1.75  # (1 +- 0.2)^3 in each axis
     assert displacement.max() < 6.5 and 1.0 < displacement.mean() < 3.0  # std ~ U(0, 4)
@@ -67,7 +70,9 @@ def test_flip_mirrors_positions_and_swaps_labels(labels):
     flipped = out["label"].as_tensor()[0]
     left, right = ((flipped == a) | (flipped == b) for a, b in ((2, 3), (41, 42)))
     assert left.sum() == (data["t1"] > 40).sum() and left.nonzero()[:, 0].max() < right.nonzero()[:, 0].min()
-    again = RandLateralFlip(labels, prob=1.0)(RandLateralFlip(labels, prob=1.0)(data["label"], is_label=True), is_label=True)
+    again = RandLateralFlip(labels, prob=1.0)(
+        RandLateralFlip(labels, prob=1.0)(data["label"], is_label=True), is_label=True
+    )
     assert torch.equal(again.as_tensor(), data["label"].as_tensor())
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from monai.metrics import PSNRMetric, SSIMMetric
 from scipy.ndimage import gaussian_filter
-
 from scripts.detection import COLUMNS, RegionErrors, region_errors
 
 
@@ -44,7 +43,9 @@ def test_values_by_hand(case):
     assert math.isclose(values["PSNR_D_region"], 20 * math.log10(peak / 0.1), rel_tol=1e-5)
     # The paper's code averages over the whole volume.
     assert math.isclose(values["L1_D_volume"], 0.1 * lesion / 24**3, rel_tol=1e-4)
-    assert math.isclose(values["PSNR_D_volume"], 20 * math.log10(peak / 0.1) + 10 * math.log10(24**3 / lesion), rel_tol=1e-5)
+    assert math.isclose(
+        values["PSNR_D_volume"], 20 * math.log10(peak / 0.1) + 10 * math.log10(24**3 / lesion), rel_tol=1e-5
+    )
 
 
 def test_psnr_agrees_with_monai(case):

@@ -1,6 +1,5 @@
 import torch
 from monai.data import MetaTensor
-
 from scripts.detection import AnomalyScored, LesionMask, anomaly_score
 
 

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor
-
 from scripts.errors import InputError
 from scripts.fluid import RandFluidAnomaly, RandFluidAnomalyd, perlin_seed
 
@@ -75,7 +74,9 @@ def test_traced_mask_lands_where_its_affine_says(omega, traced):
     world = omega.affine @ torch.cat([mass_centre, torch.ones(1, dtype=torch.float64)])
     torch.testing.assert_close(world[:3], torch.tensor([-6.0, 3.0, 0.0], dtype=torch.float64), atol=1.01, rtol=0)
     assert abs(float(seed.sum()) - 216.0) < 22.0  # 6 mm cube
-    assert not torch.equal(still.trajectory(omega)[0], RandFluidAnomaly([traced], 1.0, **FAST).set_random_state(0)(omega)[0])
+    assert not torch.equal(
+        still.trajectory(omega)[0], RandFluidAnomaly([traced], 1.0, **FAST).set_random_state(0)(omega)[0]
+    )
 
 
 def test_either_term_can_be_switched_off(omega, traced):
@@ -86,6 +87,7 @@ def test_either_term_can_be_switched_off(omega, traced):
     still = end(velocity_scale=0.0, diffusivity_scale=0.0)
     advected, diffused = end(diffusivity_scale=0.0), end(velocity_scale=0.0)
     assert (advected - still).abs().max() > 0.1 and (diffused - still).abs().max() > 0.02
+
     # Diffusion of a mask about its own place, transport elsewhere.
     def centre(p):
         return (p[0].nonzero().double() * p[0][p[0] > 0][:, None]).sum(0) / p.sum()
@@ -114,7 +116,11 @@ def test_bad_input_is_named(omega, tmp_path):
         RandFluidAnomaly()(torch.zeros_like(omega))
     with pytest.raises(InputError, match="one 3D mask"):
         RandFluidAnomaly()(omega[0])
-    for path, message in ((damaged, "cannot read"), (tmp_path / "absent.nii.gz", "cannot read"), (flat, "not a 3D volume")):
+    for path, message in (
+        (damaged, "cannot read"),
+        (tmp_path / "absent.nii.gz", "cannot read"),
+        (flat, "not a 3D volume"),
+    ):
         with pytest.raises(InputError, match=f"{message}|{path.name}"):
             RandFluidAnomaly([path], traced_probability=1.0)(omega)
     with pytest.raises(InputError, match="velocity_scale must not be negative"):

@@ -1,6 +1,5 @@
 import numpy as np
 import torch
-
 from scripts.fluid import perlin_noise, random_lattice
 
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import ball
-
 from scripts.fluid import curl, divergence, random_diffusivity, random_noise, random_velocity
 
 DOMAINS = {

@@ -5,7 +5,6 @@ import pytest
 import torch
 from conftest import ball
 from scipy.linalg import expm
-
 from scripts.errors import InputError
 from scripts.fluid import random_diffusivity, random_velocity, simulate
 
@@ -121,7 +120,9 @@ def test_agrees_with_a_naive_float64_implementation():
     a = naive_generator(omega.numpy(), [v.double().numpy() for v in velocity], diffusivity.double().numpy())
     exact = torch.zeros(9, 9, 9, dtype=torch.float64)
     exact[omega] = torch.from_numpy(expm(0.5 * a) @ p0[omega].numpy())
-    errors = [float((simulate(p0, omega, velocity, diffusivity, [0.5], cfl)[0] - exact).abs().max()) for cfl in (0.2, 0.02)]
+    errors = [
+        float((simulate(p0, omega, velocity, diffusivity, [0.5], cfl)[0] - exact).abs().max()) for cfl in (0.2, 0.02)
+    ]
     assert errors[1] < 1e-2
     assert 8.0 < errors[0] / errors[1] < 12.0  # Euler: a tenth of the step, a tenth of the error
 

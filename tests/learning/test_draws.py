@@ -5,7 +5,6 @@ import pytest
 import torch
 from monai.data import DataLoader
 from monai.transforms import Randomizable, Transform
-
 from scripts.errors import InputError
 from scripts.learning import DrawDataset, DrawSampler, Stream
 
@@ -72,5 +71,7 @@ def test_epochs_follow_each_other_and_processes_share_them():
 def test_workers_and_batches_see_the_same_samples():
     data = dataset()
     alone = torch.cat([batch["x"] for batch in DataLoader(data, sampler=DrawSampler(12), batch_size=1)])
-    workers = torch.cat([batch["x"] for batch in DataLoader(data, sampler=DrawSampler(12), batch_size=3, num_workers=2)])
+    workers = torch.cat(
+        [batch["x"] for batch in DataLoader(data, sampler=DrawSampler(12), batch_size=3, num_workers=2)]
+    )
     assert torch.equal(alone, workers)

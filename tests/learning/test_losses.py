@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from scripts.learning import ContrastLoss, ReconstructionLoss, UNALoss
 
 SHAPE = (1, 1, 4, 4, 4)

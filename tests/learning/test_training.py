@@ -3,31 +3,35 @@
 import pytest
 import torch
 from ignite.engine import Engine
-
+from monai.data import list_data_collate
 from scripts.detection import region_errors
 from scripts.errors import InputError
 from scripts.learning import MixedPrecisionInferer, TrainingCheckpoint
 
 
-def test_overfits_one_sample_to_psnr_over_30_in_the_lesion(train_config, tmp_path, sample_datalist):
+@pytest.mark.parametrize(
+    ("iterations", "psnr"), [(200, 18.0), pytest.param(500, 30.0, marks=pytest.mark.slow)], ids=["begins", "over 30 dB"]
+)
+def test_overfits_one_sample_in_the_lesion(train_config, tmp_path, sample_datalist, iterations, psnr):
     parser = train_config(
         output_dir=str(tmp_path),
         datalist=str(sample_datalist),
         features=[16, 16, 32, 32, 32, 16],
-        voxel_size=5.0,
-        patch_size=[48, 48, 48],
+        voxel_size=7.0,
+        patch_size=[32, 32, 32],
         shares={"real": 1.0},
-        iterations=500,
-        iterations_per_epoch=500,
+        iterations=iterations,
+        iterations_per_epoch=iterations,
         learning_rate=3e-3,
         lambda_p=10.0,
         seed=5,
         device=torch.device("cpu"),
     )
-    parser.update({"train::sampler": [0] * 500})  # draw 0, again and again
     torch.manual_seed(0)
-    trainer = parser.get_parsed_content("train::trainer")
     sample = parser.get_parsed_content("train::dataset")[0]
+    parser.update({"train::dataloader": [list_data_collate([sample])] * iterations})
+    parser.parse(reset=False)
+    trainer = parser.get_parsed_content("train::trainer")
     image, healthy, anomaly, brain = (sample[key].as_tensor() for key in ("image", "healthy", "anomaly", "brain"))
     lesion = anomaly > 0.2
     assert lesion.any()
@@ -35,12 +39,12 @@ def test_overfits_one_sample_to_psnr_over_30_in_the_lesion(train_config, tmp_pat
     def psnr_in_lesion(candidate):
         return region_errors(candidate, healthy, brain > 0, lesion, ["PSNR_D_region"]).item()
 
-    assert psnr_in_lesion(image) < 25.0  # the lesion is there to be removed
+    assert psnr_in_lesion(image) < 16.0  # the lesion is there to be removed
     trainer.run()
     with torch.no_grad():
         inputs = torch.cat([image, sample["mirrored"].as_tensor()])[None]
         pred = parser.get_parsed_content("network").eval()(inputs)[0]
-    assert psnr_in_lesion(pred) > 30.0
+    assert psnr_in_lesion(pred) > psnr
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_path):

@@ -4,7 +4,6 @@ import torch
 from conftest import asymmetric_brain
 from monai.data import MetaTensor
 from monai.transforms import Flip, Orientation
-
 from scripts.errors import InputError
 from scripts.symmetry import Mirror, Mirrord, mid_plane_reflection
 
@@ -57,7 +56,9 @@ def test_a_tilted_plane_is_followed():
     point = np.round(8.0 * normal)
     image[0, int(20 + point[0]), int(20 + point[1]), 2] = 1.0
     mirrored = Mirror()(image, tilted)[0]
-    found = (mirrored.nonzero().double() * mirrored[mirrored > 0][:, None]).sum(0) / mirrored.sum() - torch.tensor([20.0, 20, 2])
+    found = (mirrored.nonzero().double() * mirrored[mirrored > 0][:, None]).sum(0) / mirrored.sum() - torch.tensor(
+        [20.0, 20, 2]
+    )
     np.testing.assert_allclose(found[:2], (tilted[:3, :3] @ point)[:2], atol=0.1)
 
 
@@ -85,5 +86,7 @@ def test_flip_helper_of_monai_keeps_the_world():
     flipped = Flip(spatial_axis=0)(image)
     torch.testing.assert_close(
         Orientation("RAS", labels=None)(Mirror()(flipped, REFLECTION)).as_tensor(),
-        Mirror()(image, REFLECTION).as_tensor(), atol=1e-5, rtol=0,
+        Mirror()(image, REFLECTION).as_tensor(),
+        atol=1e-5,
+        rtol=0,
     )

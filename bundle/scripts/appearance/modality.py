@@ -53,7 +53,9 @@ class RandModality(Randomizable, Transform):
         self.appearances = list(appearances)
         for appearance in self.appearances:
             for tissue in set(appearance.get("tissues", {})) - set(labels.tissues):
-                raise InputError(f"appearance names the tissue '{tissue}', the label table has {sorted(labels.tissues)}")
+                raise InputError(
+                    f"appearance names the tissue '{tissue}', the label table has {sorted(labels.tissues)}"
+                )
         self.background_prob = background_prob
         self.partial_volume = partial_volume
         self.intensity_scale = intensity_scale

@@ -60,13 +60,18 @@ def write_cohort(samples: Dataset, output_dir: str | Path, number: int, voxel_si
         case = f"case_{draw:04d}"
         (output_dir / case).mkdir(parents=True, exist_ok=True)
         affine, mirror_transform = as_new_subject(
-            np.asarray(sample["image"].affine), sample["image"].shape[1:], voxel_size, np.asarray(sample["mirror_transform"])
+            np.asarray(sample["image"].affine),
+            sample["image"].shape[1:],
+            voxel_size,
+            np.asarray(sample["mirror_transform"]),
         )
         entry: dict[str, Any] = {"subject": case, "mirror_transform": mirror_transform.tolist()}
         for key in COHORT_KEYS:
             values = convert_to_tensor(sample[key], track_meta=False)[0].cpu().numpy()
             file = Path(case) / f"{case}_{key}.nii.gz"
-            nib.save(nib.Nifti1Image(values.astype(np.int16 if key == "label" else np.float32), affine), output_dir / file)
+            nib.save(
+                nib.Nifti1Image(values.astype(np.int16 if key == "label" else np.float32), affine), output_dir / file
+            )
             entry[key] = str(file)
         entries.append(entry)
     datalist = output_dir / "datalist.json"

@@ -39,14 +39,18 @@ def load_datalist(path: str | Path | None, section: str, sample_dir: str | Path 
     except (json.JSONDecodeError, AttributeError) as error:
         raise InputError(f"{path} is not a JSON datalist with a '{section}' list: {error}") from error
     if not entries:
-        raise InputError(f"{path} has no entry under '{section}'; add subjects to it, see the data format in the README")
+        raise InputError(
+            f"{path} has no entry under '{section}'; add subjects to it, see the data format in the README"
+        )
     subjects = []
     for number, entry in enumerate(entries):
         subject = {"subject": f"{section}_{number:04d}", **entry}
         for key in set(FILE_KEYS) & set(subject):
             file = path.parent / subject[key]
             if not file.is_file():
-                raise InputError(f"{path}, subject {subject['subject']}: {key} {file} does not exist; mend the datalist")
+                raise InputError(
+                    f"{path}, subject {subject['subject']}: {key} {file} does not exist; mend the datalist"
+                )
             subject[key] = str(file.resolve())
         subjects.append(subject)
     return subjects
@@ -97,5 +101,7 @@ def _refuse_same_outputs(files: Sequence[Path]) -> None:
     for file in files:
         output = file.with_name(_stem(file))
         if output in outputs:
-            raise InputError(f"the results of {outputs[output]} and {file} would both be written to {output.name}_*; rename one")
+            raise InputError(
+                f"the results of {outputs[output]} and {file} would both be written to {output.name}_*; rename one"
+            )
         outputs[output] = file

@@ -37,9 +37,13 @@ class ReadVolumesd(MapTransform):
         try:
             volume = self.load(path)
         except Exception as error:
-            raise InputError(f"{path} cannot be read as an image, it may be damaged or of another type; replace it") from error
+            raise InputError(
+                f"{path} cannot be read as an image, it may be damaged or of another type; replace it"
+            ) from error
         if volume.ndim != 4 or volume.shape[0] != 1 or min(volume.shape) < 1 or min(volume.shape[1:]) < 2:
-            raise InputError(f"{path} is not a 3D volume, its shape is {tuple(volume.shape)} (channels first); extract one")
+            raise InputError(
+                f"{path} is not a 3D volume, its shape is {tuple(volume.shape)} (channels first); extract one"
+            )
         if not torch.isfinite(volume).all():
             raise InputError(f"{path} has NaN or infinite voxels; replace them (0 outside the brain) and try again")
         return volume

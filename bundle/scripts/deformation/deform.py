@@ -77,7 +77,9 @@ class RandDeformation(Randomizable, Transform):
         if randomize:
             self.randomize()
         volume = convert_to_tensor(img, track_meta=False)
-        grid = create_grid(self.spatial_size, dtype=torch.float32, device=volume.device, backend=TransformBackends.TORCH)
+        grid = create_grid(
+            self.spatial_size, dtype=torch.float32, device=volume.device, backend=TransformBackends.TORCH
+        )
         affine = torch.as_tensor(self._affine, dtype=torch.float32, device=volume.device)
         sampled = torch.tensordot(affine, grid, dims=1)
         coarse = torch.as_tensor(self._displacement, dtype=torch.float32, device=volume.device)
@@ -106,7 +108,11 @@ class RandDeformationd(RandDictionaryTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, mode: str | Sequence[str] = "bilinear", allow_missing_keys: bool = False, **deformation
+        self,
+        keys: KeysCollection,
+        mode: str | Sequence[str] = "bilinear",
+        allow_missing_keys: bool = False,
+        **deformation,
     ) -> None:
         super().__init__(keys, RandDeformation(**deformation), allow_missing_keys)
         self.mode = ensure_tuple_rep(mode, len(self.keys))

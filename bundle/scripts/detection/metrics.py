@@ -56,7 +56,9 @@ def region_errors(
     """
     regions = {"F": brain, "H": brain & ~lesion, "D": brain & lesion}
     peak = healthy.max()
-    full_ssim = _ssim_map(pred, healthy) if any(c.startswith("SSIM") and c.endswith("region") for c in columns) else None
+    full_ssim = (
+        _ssim_map(pred, healthy) if any(c.startswith("SSIM") and c.endswith("region") for c in columns) else None
+    )
 
     def value(column: str) -> torch.Tensor:
         measure, name, average = column.split("_")
@@ -64,7 +66,9 @@ def region_errors(
         if not region.any():
             return pred.new_tensor(float("nan"))
         if measure == "SSIM":
-            return full_ssim[region].mean() if average == "region" else _ssim_map(pred * region, healthy * region).mean()
+            return (
+                full_ssim[region].mean() if average == "region" else _ssim_map(pred * region, healthy * region).mean()
+            )
         error = (pred - healthy)[region]
         count = region.sum() if average == "region" else region.numel()
         if measure == "L1":

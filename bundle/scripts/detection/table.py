@@ -48,7 +48,11 @@ class ErrorTable:
         table.to_csv(self.output_dir / "errors.csv")
         numbers = table[self.metric.columns]
         summary = {
-            column: {"mean": numbers[column].mean(), "std": numbers[column].std(), "cases": int(numbers[column].count())}
+            column: {
+                "mean": numbers[column].mean(),
+                "std": numbers[column].std(),
+                "cases": int(numbers[column].count()),
+            }
             for column in self.metric.columns
         }
         (self.output_dir / "errors.json").write_text(json.dumps(summary, indent=1))

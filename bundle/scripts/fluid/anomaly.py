@@ -20,9 +20,7 @@ from .transport import simulate
 __all__ = ["RandFluidAnomaly", "RandFluidAnomalyd", "perlin_seed", "traced_seed"]
 
 
-def perlin_seed(
-    state: np.random.RandomState, omega: torch.Tensor, cell_size: float, percentile: float
-) -> torch.Tensor:
+def perlin_seed(state: np.random.RandomState, omega: torch.Tensor, cell_size: float, percentile: float) -> torch.Tensor:
     """Perlin noise in Omega above its own `percentile`, keeping the noise value (cut to [0, 1]); ``(X, Y, Z)``."""
     noise = random_noise(state, omega.new_empty(omega.shape, dtype=torch.float32), cell_size)
     # numpy, because torch.quantile refuses more than 2^24 values.
@@ -39,7 +37,9 @@ def traced_seed(path: str | Path, omega: MetaTensor) -> torch.Tensor:
     try:
         mask = LoadImage(image_only=True, ensure_channel_first=True)(str(path))
     except Exception as error:
-        raise InputError(f"cannot read the traced lesion mask {path}; remove it from traced_masks or repair it") from error
+        raise InputError(
+            f"cannot read the traced lesion mask {path}; remove it from traced_masks or repair it"
+        ) from error
     if mask.ndim != 4 or mask.shape[0] != 1:
         raise InputError(f"the traced lesion mask {path} is not a 3D volume, its shape is {tuple(mask.shape)}")
     resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)

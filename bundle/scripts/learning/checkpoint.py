@@ -54,7 +54,9 @@ def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
         network.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).replace("\n", " ")[:300]
-        raise InputError(f"{path} belongs to another network, set 'features' and 'input_keys' as trained: {reason}") from error
+        raise InputError(
+            f"{path} belongs to another network, set 'features' and 'input_keys' as trained: {reason}"
+        ) from error
     return network
 
 
@@ -94,7 +96,12 @@ class TrainingCheckpoint:
     """
 
     def __init__(
-        self, path: str | Path, objects: Mapping[str, Any], evaluator: Engine | None = None, every: int = 1, resume: bool = True
+        self,
+        path: str | Path,
+        objects: Mapping[str, Any],
+        evaluator: Engine | None = None,
+        every: int = 1,
+        resume: bool = True,
     ) -> None:
         self.path = Path(path)
         self.objects = {name: _plain(item) for name, item in objects.items()}

@@ -13,7 +13,6 @@ class CaseProgressBar(ProgressBar):
     """Ignite's progress bar without metrics."""
 
 
-
 class LossProgressBar(ProgressBar):
     """Ignite's progress bar over the iterations of an epoch, showing the loss of the last one."""
 

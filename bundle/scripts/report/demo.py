@@ -46,7 +46,9 @@ def _scalars(output_dir: Path, tag: str) -> list[tuple[int, float]]:
 
 def _found(case: Path, analysed: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Images and figures of an analysed case whose truth is known."""
-    images = {key: _read(case / f"{case.name}_{key}.nii.gz") for key in ("image", "mirrored", "healthy", "anomaly", "label")}
+    images = {
+        key: _read(case / f"{case.name}_{key}.nii.gz") for key in ("image", "mirrored", "healthy", "anomaly", "label")
+    }
     result = {key: _read(analysed / f"{case.name}_image_{key}.nii.gz") for key in ("healthy", "anomaly", "lesion")}
     truth = images["anomaly"] > LESION_THRESHOLD
     brain = torch.from_numpy(images["label"] > 0)[None]
@@ -121,12 +123,21 @@ def demo_report(
     sample_figure(shown, output_dir / "samples.png")
     loss_figure(loss, validation, output_dir / "loss.png")
     detection_figure(
-        pictures["scan"], pictures["healthy"], pictures["anomaly"], pictures["lesion"], output_dir / "found.png",
-        truth=pictures["truth"], title="A simulated lesion in a T1w scan of unseen shape",
+        pictures["scan"],
+        pictures["healthy"],
+        pictures["anomaly"],
+        pictures["lesion"],
+        output_dir / "found.png",
+        truth=pictures["truth"],
+        title="A simulated lesion in a T1w scan of unseen shape",
     )
 
     content = {
-        "training": {"iterations": loss[-1][0], "last_loss": loss[-1][1], "validation_psnr_in_lesion_db": validation[-1][1]},
+        "training": {
+            "iterations": loss[-1][0],
+            "last_loss": loss[-1][1],
+            "validation_psnr_in_lesion_db": validation[-1][1],
+        },
         "errors": {column: entry["mean"] for column, entry in errors.items()},
         "cases": max(entry["cases"] for entry in errors.values()),
         "finding": finding,

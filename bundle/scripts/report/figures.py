@@ -31,7 +31,9 @@ def _show(axes: Axes, volume: np.ndarray, axis: int, index: int, **style) -> Non
         spine.set_visible(False)
     if axis > 0:
         for x, side in ((0.02, "R"), (0.98, "L")):
-            axes.text(x, 0.02, side, color="0.7", fontsize=7, ha="left" if x < 0.5 else "right", transform=axes.transAxes)
+            axes.text(
+                x, 0.02, side, color="0.7", fontsize=7, ha="left" if x < 0.5 else "right", transform=axes.transAxes
+            )
 
 
 def _contour(axes: Axes, mask: np.ndarray, axis: int, index: int, color: str, style: str = "solid") -> None:
@@ -120,7 +122,12 @@ def detection_figure(
         truth: the true lesion, where known; drawn in green, the found one in red.
         title: heading.
     """
-    columns = ("scan", "healthy reconstruction", "anomaly score", "lesion found" + (" (red), true (green)" if truth is not None else ""))
+    columns = (
+        "scan",
+        "healthy reconstruction",
+        "anomaly score",
+        "lesion found" + (" (red), true (green)" if truth is not None else ""),
+    )
     figure, rows = plt.subplots(3, 4, figsize=(11, 8.4))
     centre = _centre(lesion > 0 if truth is None or not truth.any() else truth > 0)
     for row, axis in zip(rows, (2, 1, 0)):

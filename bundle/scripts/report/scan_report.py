@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class ScanReportd(MapTransform):
         source = data[self.source_key].meta["filename_or_obj"]
         content = {
             "scan": str(source),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **scan_report(score.cpu(), lesion.cpu()),
             "settings": self.settings,
             "versions": {"una": __version__, "monai": monai.__version__, "torch": torch.__version__},
