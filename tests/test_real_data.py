@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from monai.bundle import ConfigParser
-from monai.transforms import Compose, LoadImage, Orientation
+from monai.transforms import Orientation
 from scripts.data import CropToBraind, ReadVolumesd
 from scripts.fluid import RandFluidAnomaly, divergence, random_diffusivity, random_velocity, simulate, traced_seed
 
@@ -39,8 +39,8 @@ def test_invariants_on_a_real_brain_with_traced_masks(brain, shared_data, name):
 
 
 def test_a_lesion_of_the_white_matter_stays_there(shared_data, labels):
-    read = Compose([LoadImage(image_only=True, ensure_channel_first=True), Orientation("RAS", labels=None)])
-    label = labels.clean(read(shared_data / "paired_t1_labels/bert_aseg.mgz"))
+    volume = ReadVolumesd("label")({"label": str(shared_data / "paired_t1_labels/bert_aseg.mgz")})["label"]
+    label = labels.clean(Orientation("RAS", labels=None)(volume))
     white = labels.mask(label, "white_matter").float()
     anomaly = RandFluidAnomaly(cell_size=100.0).set_random_state(2)(white)
     assert anomaly.max() > 0.2 and not anomaly[white == 0].any()

@@ -30,12 +30,14 @@ class ReadVolumesd(MapTransform):
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.load = LoadImage(image_only=True, ensure_channel_first=True, dtype="float32")
+        # MONAI hands .mgz to ITK, whose wheel cannot read it.
+        self.load_freesurfer = LoadImage("NibabelReader", image_only=True, ensure_channel_first=True, dtype="float32")
 
     def read(self, path: str | Path) -> MetaTensor:
         if not Path(path).is_file():
             raise InputError(f"{path} does not exist; check the path or the datalist")
         try:
-            volume = self.load(path)
+            volume = (self.load_freesurfer if str(path).endswith((".mgz", ".mgh")) else self.load)(path)
         except Exception as error:
             raise InputError(
                 f"{path} cannot be read as an image, it may be damaged or of another type; replace it"

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 __all__ = ["detection_figure", "film_strip", "loss_figure", "sample_figure"]
 
@@ -165,6 +166,7 @@ def loss_figure(loss: Sequence[tuple[int, float]], validation: Sequence[tuple[in
     left.legend(frameon=False, fontsize=8)
     right.plot(*np.array(validation).T, marker="o", color="C1")
     right.set(xlabel="epoch", ylabel="PSNR in the lesion, dB", title="validation")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
