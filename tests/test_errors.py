@@ -35,6 +35,17 @@ def test_commands_fail_in_one_line(files):
             ["run", "training", *config("train"), *small(datalist=files / "empty.json", output_dir=files)],
             "empty.json has no entry",
         ),
+        (
+            [
+                "run",
+                "training",
+                *config("train"),
+                *small(output_dir=files / "out", num_workers=1, traced_masks=[str(files / "weights.pt")]),
+                "--traced_probability",
+                "1.0",
+            ],
+            "cannot read the traced lesion mask .*weights.pt",
+        ),
         (["run", "training", *config("train"), "--resume", "false"], "write --resume False"),
         (
             [*infer, "--input", files / "absent.nii", "--checkpoint", files / "good.pt", *network],

@@ -8,6 +8,7 @@ import inspect
 import json
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -20,14 +21,11 @@ class InputError(ValueError):
     """Something the user gave cannot be used. The message names what, why, and the way out, on one line."""
 
 
-def _one_line_hook(error_type, error, traceback) -> None:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            print(f"error: {cause}", file=sys.stderr)
-            return
-        cause = cause.__cause__ or cause.__context__
-    sys.__excepthook__(error_type, error, traceback)
+def _one_line_hook(error_type, error, trace) -> None:
+    # The text, not the chain of causes: an error of a data loader's worker arrives as text.
+    report = "".join(traceback.format_exception(error_type, error, trace))
+    own = re.search(rf"{InputError.__name__}: (.+)", report)
+    print(f"error: {own.group(1)}" if own else report, file=sys.stderr)
 
 
 def check_command_line(argv: Sequence[str] | None = None) -> None:

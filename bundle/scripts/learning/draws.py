@@ -39,10 +39,12 @@ class Stream:
     diseased: bool = False
 
     def __post_init__(self) -> None:
-        self.data = [
-            subject
-            for subject in self.data
-            if all(key in subject for key in self.has) and not any(key in subject for key in self.lacks)
+        # The entries of the datalist tell what a subject has: nothing is loaded to find out.
+        entries = getattr(self.data, "data", self.data)
+        self.subjects = [
+            index
+            for index, entry in enumerate(entries)
+            if all(key in entry for key in self.has) and not any(key in entry for key in self.lacks)
         ]
         self.transform = Compose(list(ensure_tuple(self.transform)))
 
@@ -62,14 +64,14 @@ class DrawDataset(Dataset):
     """
 
     def __init__(self, streams: Sequence[Stream], shares: Mapping[str, float], seed: int, length: int) -> None:
-        self.streams = [stream for stream in streams if len(stream.data) and shares.get(stream.kind, 0.0) > 0]
+        self.streams = [stream for stream in streams if stream.subjects and shares.get(stream.kind, 0.0) > 0]
         if not self.streams:
             wanted = [f"{stream.kind} (needs {', '.join(stream.has) or 'nothing'})" for stream in streams]
             raise InputError(f"no subject of the datalist fits any kind of sample asked for: {'; '.join(wanted)}")
         subjects = Counter()
         for stream in self.streams:
-            subjects[stream.kind] += len(stream.data)
-        weights = [shares[stream.kind] * len(stream.data) / subjects[stream.kind] for stream in self.streams]
+            subjects[stream.kind] += len(stream.subjects)
+        weights = [shares[stream.kind] * len(stream.subjects) / subjects[stream.kind] for stream in self.streams]
         self.probabilities = np.array(weights) / np.sum(weights)
         self.seed = seed
         self.length = length
@@ -81,7 +83,7 @@ class DrawDataset(Dataset):
         state = np.random.RandomState(np.random.SeedSequence([self.seed, draw]).generate_state(4))
         stream = self.streams[state.choice(len(self.streams), p=self.probabilities)]
         stream.transform.set_random_state(state=state)
-        subject = stream.data[state.randint(len(stream.data))]
+        subject = stream.data[stream.subjects[state.randint(len(stream.subjects))]]
         return stream.transform({**subject, "kind": stream.kind, "diseased": float(stream.diseased)})
 
 

@@ -45,7 +45,7 @@ def _scalars(output_dir: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def _found(case: Path, analysed: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Images and figures of an analysed case whose truth is known."""
+    """Images and figures of an analysed case whose truth is known: ``<case>/<case>_*``, ``<analysed>/<case>_image_*``."""
     images = {
         key: _read(case / f"{case.name}_{key}.nii.gz") for key in ("image", "mirrored", "healthy", "anomaly", "label")
     }
@@ -62,6 +62,7 @@ def _found(case: Path, analysed: Path) -> tuple[dict[str, np.ndarray], dict[str,
     dice, _ = DiceHelper(include_background=False, num_classes=2)(found.float(), lesion[None].float())
     report = json.loads((analysed / f"{case.name}_image_report.json").read_text())
     numbers = {
+        "case": case.name,
         "true_volume_ml": float(truth.sum() / 1000.0),
         "found_volume_ml": report["lesion_volume_ml"],
         "dice": float(dice),
@@ -87,8 +88,8 @@ def demo_report(
     """Write ``report.html``, ``report.json`` and PNGs of a demonstration.
 
     Args:
-        output_dir: folder of the demonstration: TensorBoard events and ``errors.json`` in it, the generated case in
-            ``cohort/case_0000``, its analysis in ``found``.
+        output_dir: folder of the demonstration: TensorBoard events and ``errors.json`` in it, generated cases in
+            ``cohort``, their analysis in ``found``. The case whose lesion changes the scan most is pictured.
         subject: prepared subject with ``t1`` and ``label``, for the time course.
         fluid: generator of the time course.
         samples: draws to show, with ``kind``, ``image``, ``mirrored``, ``anomaly``, ``healthy``.
@@ -101,7 +102,10 @@ def demo_report(
         InputError: when one of the demonstration's runs is missing.
     """
     output_dir = Path(output_dir)
-    pictures, finding = _found(output_dir / "cohort" / "case_0000", output_dir / "found")
+    cases = [_found(case, output_dir / "found") for case in sorted((output_dir / "cohort").glob("case_*"))]
+    if not cases:
+        raise InputError(f"{output_dir / 'cohort'} has no case; run the commands of `make demo` before the report")
+    pictures, finding = min(cases, key=lambda case: case[1]["psnr_in_lesion_db"]["copying the scan"])
     errors = json.loads((output_dir / "errors.json").read_text())
     loss = _scalars(output_dir, "train_loss")
     validation = _scalars(output_dir, "PSNR_D_region")
@@ -140,7 +144,8 @@ def demo_report(
         },
         "errors": {column: entry["mean"] for column, entry in errors.items()},
         "cases": max(entry["cases"] for entry in errors.values()),
-        "finding": finding,
+        "findings": [numbers for _, numbers in cases],
+        "pictured": finding["case"],
     }
     (output_dir / "report.json").write_text(json.dumps(content, indent=1))
     page = jinja2.Environment(
