@@ -97,7 +97,7 @@ def test_resume_after_kill_repeats_the_uninterrupted_run(tmp_path, sample_datali
 
 def test_two_processes_keep_the_same_weights_and_see_the_samples_of_one(tmp_path, sample_datalist):
     pair, alone = tmp_path / "pair", tmp_path / "alone"
-    common = {"datalist": sample_datalist, "amp": False}
+    common = {"amp": False}
     probe = tmp_path / "probe.yaml"  # every process writes its weights
     probe.write_text(
         "finalize:\n"
@@ -110,7 +110,9 @@ def test_two_processes_keep_the_same_weights_and_see_the_samples_of_one(tmp_path
     for name, value in ranks[0].items():
         assert torch.equal(value, ranks[1][name]), name
     # The first step of two processes with one sample each is that of one process with a batch of two.
-    bundle_run("run", "training", *config("train"), *small(**common, output_dir=alone, batch_size=2))
+    bundle_run(
+        "run", "training", *config("train"), *small(**common, output_dir=alone, datalist=sample_datalist, batch_size=2)
+    )
     one, two = (torch.load(folder / "last.pt", weights_only=True)["network"] for folder in (alone, pair))
     difference = max(float((one[name] - two[name]).abs().max()) for name in one)
     assert difference < 5e-3, difference

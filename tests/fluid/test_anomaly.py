@@ -123,5 +123,15 @@ def test_bad_input_is_named(omega, tmp_path):
     ):
         with pytest.raises(InputError, match=f"{message}|{path.name}"):
             RandFluidAnomaly([path], traced_probability=1.0)(omega)
+    with pytest.raises(InputError, match="placed by affines"):
+        RandFluidAnomaly([flat], traced_probability=1.0)(omega.as_tensor())
     with pytest.raises(InputError, match="velocity_scale must not be negative"):
         RandFluidAnomaly(velocity_scale=-1.0)
+
+
+def test_a_mask_in_another_space_is_reported(omega, traced):
+    shifted = omega.affine.clone()
+    shifted[:3, 3] += 500.0
+    far = MetaTensor(omega.as_tensor(), affine=shifted)
+    with pytest.warns(UserWarning, match="traced.nii.gz does not meet Omega"):
+        assert not RandFluidAnomaly([traced], traced_probability=1.0, **FAST).set_random_state(0)(far).any()

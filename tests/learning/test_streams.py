@@ -6,7 +6,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-
 from scripts.data import load_datalist
 from scripts.errors import InputError
 
@@ -22,7 +21,9 @@ def datalist(tmp_path, sample_datalist):
     lesion[120:150, 100:130, 90:120] = 1
     nib.save(nib.Nifti1Image(ct.astype(np.float32), t1.affine), tmp_path / "ct.nii.gz")
     nib.save(nib.Nifti1Image(lesion, t1.affine), tmp_path / "lesion.nii.gz")
-    nib.save(nib.Nifti1Image((t1.get_fdata() * (1 - 0.6 * lesion)).astype(np.float32), t1.affine), tmp_path / "sick.nii.gz")
+    nib.save(
+        nib.Nifti1Image((t1.get_fdata() * (1 - 0.6 * lesion)).astype(np.float32), t1.affine), tmp_path / "sick.nii.gz"
+    )
     subjects = [
         {"subject": "healthy", "label": subject["label"], "t1": subject["t1"], "ct": "ct.nii.gz"},
         {"subject": "labels", "label": subject["label"]},

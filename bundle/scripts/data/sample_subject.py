@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -46,13 +47,17 @@ def write_sample_subject(directory: str | Path) -> Path:
     for index, name in enumerate(("csf", "gray_matter", "white_matter")):
         label[brain & (tissue == index)] = LEFT[name]
         label[brain & (tissue == index) & right] = RIGHT[name]
-    nib.save(nib.Nifti1Image((t1.get_fdata() * brain).astype(np.float32), t1.affine), directory / "t1.nii.gz")
-    nib.save(nib.Nifti1Image(label, t1.affine), directory / "label.nii.gz")
+    for name, values in {"t1": (t1.get_fdata() * brain).astype(np.float32), "label": label}.items():
+        # Several processes may come here at once; each file appears whole.
+        own = directory / f".{os.getpid()}_{name}.nii.gz"
+        nib.save(nib.Nifti1Image(values, t1.affine), own)
+        own.replace(directory / f"{name}.nii.gz")
     subject = {
         "subject": "icbm2009",
         "label": "label.nii.gz",
         "t1": "t1.nii.gz",
         "mirror_transform": np.diag([-1.0, 1.0, 1.0, 1.0]).tolist(),
     }
-    datalist.write_text(json.dumps({"training": [subject], "validation": [subject]}, indent=1))
-    return datalist
+    own = directory / f".{os.getpid()}_datalist.json"
+    own.write_text(json.dumps({"training": [subject], "validation": [subject]}, indent=1))
+    return own.replace(datalist)

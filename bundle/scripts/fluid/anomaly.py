@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
@@ -32,8 +33,10 @@ def traced_seed(path: str | Path, omega: MetaTensor) -> torch.Tensor:
     """Load a traced lesion mask and resample it to the grid of Omega by the affines; ``(X, Y, Z)`` in [0, 1].
 
     Raises:
-        InputError: when the file is missing, unreadable, or not a 3D volume.
+        InputError: when the file is missing, unreadable, or not a 3D volume, or Omega has no affine.
     """
+    if not isinstance(omega, MetaTensor):
+        raise InputError("traced masks are placed by affines: Omega must be a MetaTensor that has one")
     try:
         mask = LoadImage(image_only=True, ensure_channel_first=True)(str(path))
     except Exception as error:
@@ -44,7 +47,12 @@ def traced_seed(path: str | Path, omega: MetaTensor) -> torch.Tensor:
         raise InputError(f"the traced lesion mask {path} is not a 3D volume, its shape is {tuple(mask.shape)}")
     resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)
     placed = resample((mask > 0).float(), dst_affine=omega.affine, spatial_size=omega.shape[1:])
-    return placed.as_tensor()[0].to(omega.device)
+    seed = placed.as_tensor()[0].to(omega.device)
+    if not (seed * (convert_to_tensor(omega, track_meta=False)[0] > 0)).any():
+        warnings.warn(
+            f"the traced mask {path} does not meet Omega, no lesion comes of it; are both in one space?", stacklevel=2
+        )
+    return seed
 
 
 class RandFluidAnomaly(RandomizableTransform):
