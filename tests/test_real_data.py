@@ -60,6 +60,8 @@ def test_the_generator_takes_real_subjects(shared_data, tmp_path, folder):
     parser.read_config(str(ROOT / "bundle/configs/train.yaml"))
     masks = sorted(str(path) for path in (shared_data / "lesion_masks").glob("*.nii.gz"))[:5]
     masks += sorted(str(path) for path in (shared_data / "lesion_masks_acute").glob("*.nii.gz"))[:5]
+    if folder == "label_maps_brain":
+        masks = []  # their world is not near that of the masks, which would miss the brain
     parser.update(
         {
             "datalist": str(datalist),
