@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import jsonschema
 import pytest
 import torch
 from conftest import ROOT, SMALL
-from monai.bundle import ConfigParser, create_workflow
+from monai.bundle import ConfigParser, create_workflow, load
 from monai.networks.nets import BasicUNet
 
 CONFIGS = ROOT / "bundle/configs"
@@ -121,6 +122,18 @@ def test_loads_as_a_monai_workflow(tmp_path, sample_datalist):
     workflow.run()
     workflow.finalize()
     assert (tmp_path / "model.pt").is_file()
+
+
+def test_loads_from_a_bundle_folder(tmp_path):
+    # MONAI 1.6 builds the network itself from JSON configs only; with YAML it takes the network.
+    bundle = tmp_path / "una"
+    shutil.copytree(ROOT / "bundle", bundle, ignore=shutil.ignore_patterns("__pycache__"))
+    network = parse("inference").get_parsed_content("network_def")
+    torch.save(network.state_dict(), bundle / "models" / "model.pt")
+    fresh = parse("inference").get_parsed_content("network_def")
+    loaded = load("una", model=fresh, bundle_dir=tmp_path, device="cpu")
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
 
 
 def test_transforms_import_from_another_project(tmp_path):
