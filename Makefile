@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-# Large tensors that go back to the system after every step cost a CPU run up to a third of its time.
+# Large tensors that go back to the system after every step cost a CPU run part of its time.
 export MALLOC_MMAP_THRESHOLD_ := 4000000000
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 RUN := $(VENV)/bin/python -m monai.bundle run
