@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from pathlib import Path
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import CropForeground, LoadImage, MapTransform
+from monai.transforms import CropForeground, MapTransform
 
 from ..errors import InputError
+from ..volumes import read_volume
 
 __all__ = ["BrainMaskd", "CropToBraind", "ReadVolumesd"]
 
@@ -27,34 +27,14 @@ class ReadVolumesd(MapTransform):
             have different grids.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.load = LoadImage(image_only=True, ensure_channel_first=True, dtype="float32")
-        # MONAI hands .mgz to ITK, whose wheel cannot read it.
-        self.load_freesurfer = LoadImage("NibabelReader", image_only=True, ensure_channel_first=True, dtype="float32")
-
-    def read(self, path: str | Path) -> MetaTensor:
-        if not Path(path).is_file():
-            raise InputError(f"{path} does not exist; check the path or the datalist")
-        try:
-            volume = (self.load_freesurfer if str(path).endswith((".mgz", ".mgh")) else self.load)(path)
-        except Exception as error:
-            raise InputError(
-                f"{path} cannot be read as an image, it may be damaged or of another type; replace it"
-            ) from error
-        if volume.ndim != 4 or volume.shape[0] != 1 or min(volume.shape) < 1 or min(volume.shape[1:]) < 2:
-            raise InputError(
-                f"{path} is not a 3D volume, its shape is {tuple(volume.shape)} (channels first); extract one"
-            )
-        if not torch.isfinite(volume).all():
-            raise InputError(f"{path} has NaN or infinite voxels; replace them (0 outside the brain) and try again")
-        return volume
-
     def __call__(self, data: Mapping[Hashable, str]) -> dict[Hashable, MetaTensor]:
         d = dict(data)
         present = list(self.key_iterator(d))
         for key in present:
-            d[key] = self.read(d[key])
+            path = d[key]
+            d[key] = read_volume(path)
+            if not torch.isfinite(d[key]).all():
+                raise InputError(f"{path} has NaN or infinite voxels; replace them (0 outside the brain) and try again")
         for key in present[1:]:
             first, other = d[present[0]], d[key]
             if first.shape != other.shape or not torch.allclose(first.affine, other.affine, atol=1e-3):

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, RandomizableTransform, SpatialResample
+from monai.transforms import RandomizableTransform, SpatialResample
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..errors import InputError
 from ..randomness import RandDictionaryTransform
+from ..volumes import read_volume
 from .potentials import random_diffusivity, random_noise, random_velocity
 from .transport import simulate
 
@@ -38,13 +39,10 @@ def traced_seed(path: str | Path, omega: MetaTensor) -> torch.Tensor:
     if not isinstance(omega, MetaTensor):
         raise InputError("traced masks are placed by affines: Omega must be a MetaTensor that has one")
     try:
-        mask = LoadImage(image_only=True, ensure_channel_first=True)(str(path))
-    except Exception as error:
-        raise InputError(
-            f"cannot read the traced lesion mask {path}; remove it from traced_masks or repair it"
-        ) from error
-    if mask.ndim != 4 or mask.shape[0] != 1:
-        raise InputError(f"the traced lesion mask {path} is not a 3D volume, its shape is {tuple(mask.shape)}")
+        mask = read_volume(path)
+    except InputError as error:
+        # The reason is in the message: it is one line that the user reads.
+        raise InputError(f"cannot read the traced lesion mask {path}, mend traced_masks: {error}") from None
     resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)
     placed = resample((mask > 0).float(), dst_affine=omega.affine, spatial_size=omega.shape[1:])
     seed = placed.as_tensor()[0].to(omega.device)

@@ -5,11 +5,10 @@ from .checkpoint import BestWeights, TrainingCheckpoint, load_weights
 from .draws import DrawDataset, DrawSampler, Stream
 from .inferer import MixedPrecisionInferer
 from .losses import ContrastLoss, ReconstructionLoss, UNALoss
-from .progress import CaseProgressBar, LossProgressBar
+from .progress import LossProgressBar
 
 __all__ = [
     "BestWeights",
-    "CaseProgressBar",
     "ContrastLoss",
     "DrawDataset",
     "DrawSampler",

@@ -1,4 +1,4 @@
-"""Progress bars of training and of a pass over cases."""
+"""Progress bar with the loss."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from ignite.engine import Engine
 from ignite.handlers.tqdm_logger import ProgressBar
 from monai.handlers import from_engine
 
-__all__ = ["CaseProgressBar", "LossProgressBar"]
-
-
-class CaseProgressBar(ProgressBar):
-    """Ignite's progress bar without metrics."""
+__all__ = ["LossProgressBar"]
 
 
 class LossProgressBar(ProgressBar):
