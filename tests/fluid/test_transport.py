@@ -6,9 +6,17 @@ import torch
 from conftest import ball
 from scipy.linalg import expm
 from scripts.errors import InputError
-from scripts.fluid import random_diffusivity, random_velocity, simulate
+from scripts.fluid import random_diffusivity, random_velocity, simulate, transport
 
 TIMES = [0.0, 0.3, 0.9]
+
+
+@pytest.fixture(params=["rows", "torch"], autouse=True)
+def engine(request, monkeypatch) -> str:
+    """Every test holds for both engines."""
+    if request.param == "torch":
+        monkeypatch.setattr(transport, "advance_rows", None)
+    return request.param
 
 
 def draw(seed: int, omega: torch.Tensor, advection: bool = True, diffusion: bool = True):
@@ -136,6 +144,42 @@ def test_the_reachable_box_changes_nothing():
     dust[0, 0, 0] = dust[-1, -1, -1] = 1e-300  # spans the whole grid, weighs nothing
     alone, with_dust = (simulate(p, omega, velocity, diffusivity, [0.05])[0] for p in (small, dust))
     torch.testing.assert_close(alone, with_dust, atol=1e-15, rtol=0)
+
+
+DOMAINS = {
+    "ball": ball(40, 17.0),
+    "box that touches the grid": torch.ones(20, 35, 50, dtype=torch.bool),
+    "two-voxel sheet": torch.zeros(48, 24, 24, dtype=torch.bool).index_fill_(2, torch.tensor([11, 12]), True),
+    "scattered voxels": torch.rand(48, 24, 40, generator=torch.Generator().manual_seed(0)) > 0.4,
+    "two balls apart": torch.cat([ball(24, 9.0), ball(24, 9.0)], dim=2),
+    "one voxel": ball(9, 0.9),
+}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_both_engines_agree(name, engine, monkeypatch):
+    if engine == "torch":
+        pytest.skip("compares the two")
+    omega = DOMAINS[name]
+    for seed in range(8):
+        fields = draw(seed, omega)
+        noise = torch.rand(omega.shape, generator=torch.Generator().manual_seed(seed))
+        p0 = torch.where(noise > 0.999, noise, 0.0) if seed % 2 else blob(omega)
+        times = [[0.9], [0.0, 0.1, 0.9], [0.03]][seed % 3]
+        found = simulate(p0, omega, *fields, times)
+        plain = transport.advance_everywhere(p0 * omega, omega, *fields, times, 0.95)
+        torch.testing.assert_close(found, plain, atol=5e-6, rtol=0)
+
+
+def test_threads_do_not_change_the_result(engine, monkeypatch):
+    omega = torch.ones(90, 24, 24, dtype=torch.bool)
+    p0 = torch.rand(omega.shape, generator=torch.Generator().manual_seed(0))
+    fields = draw(3, omega)
+    results = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        results.append(simulate(p0, omega, *fields, TIMES))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
 def test_times_may_be_reached_in_pieces_and_start_late():

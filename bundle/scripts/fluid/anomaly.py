@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import RandomizableTransform, SpatialResample
+from monai.transforms import RandomizableTransform, SpatialCrop, SpatialResample, generate_spatial_bounding_box
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..errors import InputError
@@ -139,18 +139,23 @@ class RandFluidAnomaly(RandomizableTransform):
         self._times = self.R.randint(self.num_times[0], self.num_times[1] + 1)
         self._field_seed = self.R.randint(2**31 - 1)
 
-    def trajectory(self, omega: torch.Tensor) -> torch.Tensor:
-        """The current draw from its seed to its end, one frame per time point: ``(num_times, X, Y, Z)``."""
+    def trajectory(self, omega: torch.Tensor, times: Sequence[float] | None = None) -> torch.Tensor:
+        """The current draw at `times`, by default at its end: ``(len(times), X, Y, Z)``."""
         if omega.ndim != 4 or omega.shape[0] != 1:
             raise InputError(f"Omega must be one 3D mask (1, X, Y, Z), got shape {tuple(omega.shape)}")
-        domain = convert_to_tensor(omega, track_meta=False)[0] > 0
-        if not domain.any():
+        if not (omega > 0).any():
             raise InputError("Omega is empty: no voxel in which a lesion may evolve; check the mask or the label map")
+        times = [(self._times - 1) * self.time_step] if times is None else times
+        # Nothing happens outside Omega: all the work is done in its bounding box.
+        low, high = generate_spatial_bounding_box(convert_to_tensor(omega, track_meta=False))
+        box = (slice(None), *map(slice, low, high))
+        inside = SpatialCrop(roi_start=low, roi_end=high)(omega) if isinstance(omega, MetaTensor) else omega[box]
+        domain = convert_to_tensor(inside, track_meta=False)[0] > 0
         fields = np.random.RandomState(self._field_seed)
         seed = (
             perlin_seed(fields, domain, self.cell_size, self._percentile)
             if self._mask is None
-            else traced_seed(self._mask, omega)
+            else traced_seed(self._mask, inside)
         )
         velocity = (
             random_velocity(fields, domain, self.cell_size, self.velocity_scale, self.taper)
@@ -162,13 +167,14 @@ class RandFluidAnomaly(RandomizableTransform):
             if self.diffusivity_scale > 0
             else torch.zeros_like(seed)
         )
-        times = [i * self.time_step for i in range(self._times)]
-        return simulate(seed, domain, velocity, diffusivity, times, self.cfl)
+        frames = seed.new_zeros((len(times), *omega.shape[1:]))
+        frames[box] = simulate(seed, domain, velocity, diffusivity, times, self.cfl)
+        return frames
 
     def __call__(self, omega: torch.Tensor, randomize: bool = True) -> torch.Tensor:
         if randomize:
             self.randomize()
-        anomaly = self.trajectory(omega)[-1:] if self._do_transform else torch.zeros_like(omega, dtype=torch.float32)
+        anomaly = self.trajectory(omega) if self._do_transform else torch.zeros_like(omega, dtype=torch.float32)
         if (anomaly > self.lesion_threshold).float().mean() < self.min_lesion_fraction:
             anomaly = torch.zeros_like(anomaly)
         return convert_to_dst_type(anomaly, omega, dtype=torch.float32)[0]

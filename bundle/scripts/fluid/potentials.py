@@ -7,12 +7,12 @@ cell cancel edge by edge: the discrete divergence of V = curl Psi is zero to rou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.transforms.utils import distance_transform_edt
-from torch.nn.functional import max_pool3d, pad
+from torch.nn.functional import pad
 
 from .perlin import perlin_noise, random_lattice
 
@@ -37,6 +37,42 @@ def random_noise(state: np.random.RandomState, like: torch.Tensor, cell_size: fl
     return _noise(gradients, origin, like.shape, cell_size, (0.5, 0.5, 0.5), like)[0]
 
 
+def squared_depth(omega: torch.Tensor, limit: int) -> torch.Tensor:
+    """Squared Euclidean distance of every cell to the nearest cell outside Omega, exact up to `limit` voxels.
+
+    Distances add up axis by axis: |x|^2 + |y|^2 + |z|^2, so three passes of minima over shifted copies do it, on any
+    device. The volume is taken as one long row: a shift that runs over its end crosses the layer of outside cells
+    around the grid, which is nearer than anything beyond.
+
+    Args:
+        omega: ``(X, Y, Z)`` boolean; beyond the grid counts as outside.
+        limit: voxels; deeper cells get ``(limit + 1)^2``.
+
+    Returns:
+        ``(X+2, Y+2, Z+2)`` integer squared voxels, with a layer of zeros around the grid.
+    """
+    dtype = torch.int16 if (limit + 1) ** 2 + limit**2 < 2**15 else torch.int32
+    padded = pad(omega.to(dtype), (1,) * 6) * (limit + 1)
+    depth = padded.flatten()
+    shifted = torch.empty_like(depth)
+    step = 1
+    while step <= limit:
+        torch.add(depth, step, out=shifted)
+        torch.minimum(depth[step:], shifted[:-step], out=depth[step:])
+        torch.minimum(depth[:-step], shifted[step:], out=depth[:-step])
+        step *= 2
+    depth.square_()
+    for stride in (padded.stride(1), padded.stride(0)):
+        nearest = depth.clone()
+        for offset in range(1, min(limit, (len(depth) - 1) // stride) + 1):
+            torch.add(depth, offset**2, out=shifted)
+            k = offset * stride
+            torch.minimum(nearest[k:], shifted[:-k], out=nearest[k:])
+            torch.minimum(nearest[:-k], shifted[k:], out=nearest[:-k])
+        depth = nearest
+    return depth.view_as(padded)
+
+
 def edge_taper(omega: torch.Tensor, width: float) -> list[torch.Tensor]:
     """Weight of Psi on the edges: 0 on every edge that touches a cell outside Omega, 1 deeper than `width` voxels.
 
@@ -53,14 +89,18 @@ def edge_taper(omega: torch.Tensor, width: float) -> list[torch.Tensor]:
     References:
         R. Bridson, J. Hourihan, M. Nordenstam, Curl-noise for procedural fluid flow, SIGGRAPH 2007.
     """
-    inside = pad(omega.to(torch.float32), (1,) * 6)
-    r = (distance_transform_edt(inside[None])[0].to(torch.float32) / width).clamp(max=1.0)
-    outside_ramp = 1.0 - (15.0 * r - 10.0 * r**3 + 3.0 * r**5) / 8.0
+    limit = math.ceil(width)
+    r = (torch.arange((limit + 1) ** 2 + 1, device=omega.device).sqrt() / width).clamp(max=1.0)
+    squared = squared_depth(omega, limit)
+    ramp = (1.875 * r - 1.25 * r**3 + 0.375 * r**5).index_select(0, squared.flatten().int()).view_as(squared)
     weights = []
-    for axis in range(3):
-        kernel = [1 if i == axis else 2 for i in range(3)]
-        touched = 1.0 - max_pool3d(outside_ramp[None, None], kernel, stride=1)[0, 0]
-        weights.append(touched.narrow(axis, 1, omega.shape[axis]))
+    for axis, n in enumerate(omega.shape):
+        touched = ramp.narrow(axis, 1, n)
+        for other in range(3):
+            if other != axis:
+                m = touched.shape[other] - 1
+                touched = torch.minimum(touched.narrow(other, 0, m), touched.narrow(other, 1, m))
+        weights.append(touched)
     return weights
 
 
@@ -73,8 +113,14 @@ def curl(psi: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch
     Returns:
         velocity through the faces normal to x, y and z: ``(X+1, Y, Z)``, ``(X, Y+1, Z)``, ``(X, Y, Z+1)``.
     """
+
+    def component(first: torch.Tensor, along: int, second: torch.Tensor, across: int) -> torch.Tensor:
+        n, m = first.shape[along] - 1, second.shape[across] - 1
+        v = first.narrow(along, 1, n) - first.narrow(along, 0, n)
+        return v.sub_(second.narrow(across, 1, m)).add_(second.narrow(across, 0, m))
+
     px, py, pz = psi
-    return pz.diff(dim=1) - py.diff(dim=2), px.diff(dim=2) - pz.diff(dim=0), py.diff(dim=0) - px.diff(dim=1)
+    return component(pz, 1, py, 2), component(px, 2, pz, 0), component(py, 0, px, 1)
 
 
 def divergence(velocity: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -102,9 +148,10 @@ def random_velocity(
     psi = []
     for axis, weight in enumerate(edge_taper(omega, taper)):
         shift = [0.5 if i == axis else 0.0 for i in range(3)]
-        noise = _noise(gradients[axis : axis + 1], origin, weight.shape, cell_size, shift, like)[0]
+        noise = _noise(scale * gradients[axis : axis + 1], origin, weight.shape, cell_size, shift, like)[0]
         # A constant in Psi carries no flow, yet under the taper it would drive a jet along the wall.
-        psi.append(scale * weight * (noise - (noise * weight).sum() / weight.sum().clamp(min=1.0)))
+        mean = torch.dot(noise.flatten(), weight.flatten()) / weight.sum().clamp_(min=1.0)
+        psi.append(noise.sub_(mean).mul_(weight))
     return curl(psi)
 
 

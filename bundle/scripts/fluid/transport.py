@@ -8,6 +8,9 @@ advection and central diffusion (first and second order in space). Faces with a 
 closed. Time stepping is explicit Euler with ``dt <= cfl / max outflow rate of a cell``. Under that bound the new value
 of a cell is a convex combination of old values whenever div V = 0: P stays within the range of P0, a constant stays
 constant, and mass is conserved to rounding.
+
+Two engines share the scheme: `advance_everywhere` in torch, on any device and in float64 too, and `rows.advance_rows`,
+several times faster, for float32 on a CPU.
 """
 
 from __future__ import annotations
@@ -19,7 +22,12 @@ import torch
 
 from ..errors import InputError
 
-__all__ = ["simulate"]
+try:
+    from .rows import advance_rows
+except ImportError:  # no numba
+    advance_rows = None
+
+__all__ = ["advance_everywhere", "simulate"]
 
 
 def _check(p0, omega, velocity, diffusivity, times) -> None:
@@ -37,11 +45,14 @@ def _check(p0, omega, velocity, diffusivity, times) -> None:
     if not omega.any():
         raise InputError("Omega is empty: no voxel in which a lesion may evolve; check the mask")
     named = {"P0": p0, "diffusivity": diffusivity, **{f"velocity[{i}]": v for i, v in enumerate(velocity)}}
-    for name, value in named.items():
-        if not torch.isfinite(value).all():
+    # One pass each, and one message from the device: a sum is finite only where all of its terms are.
+    sums = [value.sum(dtype=torch.promote_types(value.dtype, torch.float32)) for value in named.values()]
+    *sums, lowest = torch.stack([value.double() for value in (*sums, diffusivity.min())]).tolist()
+    for name, total in zip(named, sums):
+        if not math.isfinite(total):
             raise InputError(f"{name} has NaN or infinite values; remove them before the simulation")
-    if (diffusivity < 0).any():
-        raise InputError(f"diffusivity must not be negative, its minimum is {float(diffusivity.min()):g}")
+    if lowest < 0:
+        raise InputError(f"diffusivity must not be negative, its minimum is {lowest:g}")
     if not len(times) or any(t1 < t0 for t0, t1 in zip([0.0, *times], times)):
         raise InputError(f"times must be non-negative and must not decrease, got {list(times)}")
 
@@ -92,6 +103,27 @@ def _advance(p: torch.Tensor, coefficients, steps: int) -> torch.Tensor:
     return p
 
 
+def advance_everywhere(p0, omega, velocity, diffusivity, times, cfl) -> torch.Tensor:
+    """The trajectory of `simulate` for checked arguments, P0 being cut off outside Omega and in the precision wanted."""
+    coefficients = _face_coefficients(omega, velocity, diffusivity.to(p0.dtype))
+    rate = _outflow_rate(coefficients, p0)
+    intervals = [t1 - t0 for t0, t1 in zip([0.0, *times], times)]
+    steps = [math.ceil(interval * rate / cfl) for interval in intervals]
+
+    box = _reach(p0, sum(steps))
+    p = p0[box].clone()
+    cut = [
+        tuple(c[box[:axis] + (slice(box[axis].start, box[axis].stop - 1),) + box[axis + 1 :]] for c in pair)
+        for axis, pair in enumerate(coefficients)
+    ]
+    trajectory = p0.new_zeros((len(times), *p0.shape))
+    for frame, interval, n in zip(trajectory, intervals, steps):
+        if n:
+            p = _advance(p, [(a * (interval / n), b * (interval / n)) for a, b in cut], n)
+        frame[box] = p
+    return trajectory
+
+
 @torch.no_grad()
 def simulate(
     p0: torch.Tensor,
@@ -125,20 +157,5 @@ def simulate(
     _check(p0, omega, velocity, diffusivity, times)
     dtype = torch.float64 if p0.dtype == torch.float64 else torch.float32
     p0 = torch.where(omega, p0.to(dtype), 0.0)
-    coefficients = _face_coefficients(omega, velocity, diffusivity.to(dtype))
-    rate = _outflow_rate(coefficients, p0)
-    intervals = [t1 - t0 for t0, t1 in zip([0.0, *times], times)]
-    steps = [math.ceil(interval * rate / cfl) for interval in intervals]
-
-    box = _reach(p0, sum(steps))
-    p = p0[box].clone()
-    cut = [
-        tuple(c[box[:axis] + (slice(box[axis].start, box[axis].stop - 1),) + box[axis + 1 :]] for c in pair)
-        for axis, pair in enumerate(coefficients)
-    ]
-    trajectory = p0.new_zeros((len(times), *p0.shape))
-    for frame, interval, n in zip(trajectory, intervals, steps):
-        if n:
-            p = _advance(p, [(a * (interval / n), b * (interval / n)) for a, b in cut], n)
-        frame[box] = p
-    return trajectory
+    fast = advance_rows is not None and p0.device.type == "cpu" and dtype == torch.float32
+    return (advance_rows if fast else advance_everywhere)(p0, omega, velocity, diffusivity, times, cfl)
