@@ -1,5 +1,6 @@
 # make demo   set up, train a small UNA, evaluate it, find a simulated lesion, write runs/demo/report.html
 # make test   set up and run the tests       make test-slow   the long ones as well       make lint   style
+# make bench  speed against the limits of this machine
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ RUN := $(VENV)/bin/python -m monai.bundle run
 C := bundle/configs
 DEMO := runs/demo
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow bench lint clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -39,6 +40,9 @@ test-slow: setup
 
 lint: setup
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+bench: setup
+	PYTHONPATH=bundle $(VENV)/bin/python -m benchmarks
 
 clean:
 	rm -rf runs $(VENV)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ball
-from scripts.fluid import curl, divergence, random_diffusivity, random_noise, random_velocity
+from scipy.ndimage import distance_transform_edt
+from scripts.fluid import curl, divergence, potentials, random_diffusivity, random_noise, random_velocity
 
 DOMAINS = {
     "ball": ball(32, 13.0),
@@ -10,6 +11,15 @@ DOMAINS = {
     "two-voxel sheet": torch.zeros(24, 24, 24, dtype=torch.bool).index_fill_(2, torch.tensor([11, 12]), True),
     "scattered voxels": torch.rand(24, 24, 24, generator=torch.Generator().manual_seed(0)) > 0.4,
 }
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_depth_is_the_euclidean_distance_up_to_its_limit(name):
+    exact = distance_transform_edt(np.pad(DOMAINS[name].numpy(), 1))
+    for limit in (1, 4, 20, 200):
+        found = potentials.squared_depth(DOMAINS[name], limit).double().sqrt().numpy()
+        np.testing.assert_allclose(found[exact <= limit], exact[exact <= limit], atol=1e-6)
+        assert (found[exact > limit] > limit).all()
 
 
 @pytest.mark.parametrize("name", DOMAINS)

@@ -73,18 +73,26 @@ class RandDeformation(Randomizable, Transform):
         points = [max(2, math.ceil(share * n)) for n in self.spatial_size]
         self._displacement = std * self.R.normal(size=(3, *points))
 
-    def __call__(self, img: torch.Tensor, randomize: bool = True, mode: str | None = None) -> torch.Tensor:
+    def grid(self, device: torch.device) -> torch.Tensor:
+        """Where the current draw samples: ``(4, *spatial_size)`` voxels from the centre of the volume, homogeneous."""
+        grid = create_grid(self.spatial_size, dtype=torch.float32, device=device, backend=TransformBackends.TORCH)
+        sampled = torch.tensordot(torch.as_tensor(self._affine, dtype=torch.float32, device=device), grid, dims=1)
+        coarse = torch.as_tensor(self._displacement, dtype=torch.float32, device=device)
+        sampled[:3] += interpolate(coarse[None], self.spatial_size, mode="trilinear", align_corners=True)[0]
+        return sampled
+
+    def __call__(
+        self,
+        img: torch.Tensor,
+        randomize: bool = True,
+        mode: str | None = None,
+        grid: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         if randomize:
             self.randomize()
         volume = convert_to_tensor(img, track_meta=False)
-        grid = create_grid(
-            self.spatial_size, dtype=torch.float32, device=volume.device, backend=TransformBackends.TORCH
-        )
-        affine = torch.as_tensor(self._affine, dtype=torch.float32, device=volume.device)
-        sampled = torch.tensordot(affine, grid, dims=1)
-        coarse = torch.as_tensor(self._displacement, dtype=torch.float32, device=volume.device)
-        sampled[:3] += interpolate(coarse[None], self.spatial_size, mode="trilinear", align_corners=True)[0]
-        out = convert_to_tensor(self.resample(volume, sampled, mode=mode or self.mode), track_meta=False)
+        grid = self.grid(volume.device) if grid is None else grid
+        out = convert_to_tensor(self.resample(volume, grid, mode=mode or self.mode), track_meta=False)
         out = out.round().to(volume.dtype) if not volume.is_floating_point() else out.to(volume.dtype)
         if not isinstance(img, MetaTensor):
             return out
@@ -120,6 +128,8 @@ class RandDeformationd(RandDictionaryTransform):
     def __call__(self, data):
         d = dict(data)
         self.transform.randomize()
+        grid = None
         for key, mode in self.key_iterator(d, self.mode):
-            d[key] = self.transform(d[key], randomize=False, mode=mode)
+            grid = self.transform.grid(d[key].device) if grid is None else grid
+            d[key] = self.transform(d[key], randomize=False, mode=mode, grid=grid)
         return d

@@ -8,7 +8,7 @@ cell cancel edge by edge: the discrete divergence of V = curl Psi is zero to rou
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def squared_depth(omega: torch.Tensor, limit: int) -> torch.Tensor:
         torch.minimum(depth[step:], shifted[:-step], out=depth[step:])
         torch.minimum(depth[:-step], shifted[step:], out=depth[:-step])
         step *= 2
-    depth.square_()
+    depth.mul_(depth)
     for stride in (padded.stride(1), padded.stride(0)):
         nearest = depth.clone()
         for offset in range(1, min(limit, (len(depth) - 1) // stride) + 1):
@@ -73,7 +73,7 @@ def squared_depth(omega: torch.Tensor, limit: int) -> torch.Tensor:
     return depth.view_as(padded)
 
 
-def edge_taper(omega: torch.Tensor, width: float) -> list[torch.Tensor]:
+def edge_taper(omega: torch.Tensor, width: float) -> Iterator[torch.Tensor]:
     """Weight of Psi on the edges: 0 on every edge that touches a cell outside Omega, 1 deeper than `width` voxels.
 
     With it no face between Omega and the outside carries a flux, and the velocity turns parallel to the boundary. The
@@ -83,8 +83,8 @@ def edge_taper(omega: torch.Tensor, width: float) -> list[torch.Tensor]:
         omega: ``(X, Y, Z)`` boolean; beyond the grid counts as outside.
         width: ramp width in voxels.
 
-    Returns:
-        weights on the x-, y- and z-edges, ``(X, Y+1, Z+1)``, ``(X+1, Y, Z+1)`` and ``(X+1, Y+1, Z)``.
+    Yields:
+        weights on the x-, y- and z-edges in turn, ``(X, Y+1, Z+1)``, ``(X+1, Y, Z+1)`` and ``(X+1, Y+1, Z)``.
 
     References:
         R. Bridson, J. Hourihan, M. Nordenstam, Curl-noise for procedural fluid flow, SIGGRAPH 2007.
@@ -93,34 +93,35 @@ def edge_taper(omega: torch.Tensor, width: float) -> list[torch.Tensor]:
     r = (torch.arange((limit + 1) ** 2 + 1, device=omega.device).sqrt() / width).clamp(max=1.0)
     squared = squared_depth(omega, limit)
     ramp = (1.875 * r - 1.25 * r**3 + 0.375 * r**5).index_select(0, squared.flatten().int()).view_as(squared)
-    weights = []
     for axis, n in enumerate(omega.shape):
         touched = ramp.narrow(axis, 1, n)
         for other in range(3):
             if other != axis:
                 m = touched.shape[other] - 1
                 touched = torch.minimum(touched.narrow(other, 0, m), touched.narrow(other, 1, m))
-        weights.append(touched)
-    return weights
+        yield touched
 
 
-def curl(psi: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def curl(psi: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Velocity on faces, voxels per unit time, from a vector potential on edges (unit voxel size).
 
     Args:
-        psi: potential on x-, y- and z-edges, shaped as `edge_taper` returns them.
+        psi: potential on x-, y- and z-edges, shaped as `edge_taper` gives them. Each is used once, in this order.
 
     Returns:
         velocity through the faces normal to x, y and z: ``(X+1, Y, Z)``, ``(X, Y+1, Z)``, ``(X, Y, Z+1)``.
     """
-
-    def component(first: torch.Tensor, along: int, second: torch.Tensor, across: int) -> torch.Tensor:
-        n, m = first.shape[along] - 1, second.shape[across] - 1
-        v = first.narrow(along, 1, n) - first.narrow(along, 0, n)
-        return v.sub_(second.narrow(across, 1, m)).add_(second.narrow(across, 0, m))
-
-    px, py, pz = psi
-    return component(pz, 1, py, 2), component(px, 2, pz, 0), component(py, 0, px, 1)
+    velocity: list = [None, None, None]
+    for axis, potential in enumerate(psi):
+        # Psi_z enters V_x as +d/dy and V_y as -d/dx; the others in turn.
+        for target, along, sign in ((axis + 1) % 3, (axis + 2) % 3, 1), ((axis + 2) % 3, (axis + 1) % 3, -1):
+            n = potential.shape[along] - 1
+            low, high = potential.narrow(along, 0, n), potential.narrow(along, 1, n)
+            if velocity[target] is None:
+                velocity[target] = high - low if sign > 0 else low - high
+            else:
+                velocity[target].add_(high, alpha=sign).sub_(low, alpha=sign)
+    return tuple(velocity)
 
 
 def divergence(velocity: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -145,14 +146,16 @@ def random_velocity(
     """
     like = omega.new_empty(omega.shape, dtype=torch.float32)
     gradients, origin = random_lattice(state, [(n + 1) / cell_size for n in omega.shape], channels=3)
-    psi = []
-    for axis, weight in enumerate(edge_taper(omega, taper)):
-        shift = [0.5 if i == axis else 0.0 for i in range(3)]
-        noise = _noise(scale * gradients[axis : axis + 1], origin, weight.shape, cell_size, shift, like)[0]
-        # A constant in Psi carries no flow, yet under the taper it would drive a jet along the wall.
-        mean = torch.dot(noise.flatten(), weight.flatten()) / weight.sum().clamp_(min=1.0)
-        psi.append(noise.sub_(mean).mul_(weight))
-    return curl(psi)
+
+    def psi() -> Iterator[torch.Tensor]:
+        for axis, weight in enumerate(edge_taper(omega, taper)):
+            shift = [0.5 if i == axis else 0.0 for i in range(3)]
+            noise = _noise(scale * gradients[axis : axis + 1], origin, weight.shape, cell_size, shift, like)[0]
+            # A constant in Psi carries no flow, yet under the taper it would drive a jet along the wall.
+            mean = torch.dot(noise.flatten(), weight.flatten()) / weight.sum().clamp_(min=1.0)
+            yield noise.sub_(mean).mul_(weight)
+
+    return curl(psi())
 
 
 def random_diffusivity(

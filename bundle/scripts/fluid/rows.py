@@ -89,10 +89,10 @@ def _prepare(c, p, p0, omega, diffusivity, vx, vy, vz, first, last, origin, begi
             if read_first >= read_last:
                 continue
             read = slice(read_first * BLOCK, read_last * BLOCK + 2)
-            for i in range(2):
-                _clear(p[i, x, y, read])
-                for axis in range(3):
-                    _clear(c[axis, i, x, y, read])
+            for array in c:
+                _clear(array[x, y, read])
+            for array in p:
+                _clear(array[x, y, read])
             gx, gy = bx + x - 1, by + y - 1
             if begin[2, x, y] >= end[2, x, y]:
                 continue
@@ -100,20 +100,20 @@ def _prepare(c, p, p0, omega, diffusivity, vx, vy, vz, first, last, origin, begi
             cells, padded = slice(low, high), slice(low - bz + 1, high - bz + 1)
             domain, d = omega[gx, gy], diffusivity[gx, gy]
             if x > 1:
-                _faces(c[0, 0, x, y, padded], c[0, 1, x, y, padded], omega[gx - 1, gy, cells], domain[cells],
+                _faces(c[0][x, y, padded], c[1][x, y, padded], omega[gx - 1, gy, cells], domain[cells],
                        diffusivity[gx - 1, gy, cells], d[cells], vx[gx, gy, cells])  # fmt: skip
             if y > 1:
-                _faces(c[1, 0, x, y, padded], c[1, 1, x, y, padded], omega[gx, gy - 1, cells], domain[cells],
+                _faces(c[2][x, y, padded], c[3][x, y, padded], omega[gx, gy - 1, cells], domain[cells],
                        diffusivity[gx, gy - 1, cells], d[cells], vy[gx, gy, cells])  # fmt: skip
             inner, below, upper = slice(low + 1, high), slice(low, high - 1), slice(low - bz + 2, high - bz + 1)
-            _faces(c[2, 0, x, y, upper], c[2, 1, x, y, upper], domain[below], domain[inner], d[below], d[inner],
+            _faces(c[4][x, y, upper], c[5][x, y, upper], domain[below], domain[inner], d[below], d[inner],
                    vz[gx, gy, inner])  # fmt: skip
-            target, source = p[0, x, y, padded], p0[gx, gy, cells]
+            target, source = p[0][x, y, padded], p0[gx, gy, cells]
             for k in range(high - low):
                 target[k] = source[k] if domain[low + k] else np.float32(0)
-            while low < high and p[0, x, y, low - bz + 1] == 0:
+            while low < high and p[0][x, y, low - bz + 1] == 0:
                 low += 1
-            while high > low and p[0, x, y, high - bz] == 0:
+            while high > low and p[0][x, y, high - bz] == 0:
                 high -= 1
             if low < high:
                 begin[:2, x, y] = (low - bz) // BLOCK
@@ -121,37 +121,36 @@ def _prepare(c, p, p0, omega, diffusivity, vx, vy, vz, first, last, origin, begi
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _largest_rate(c, size, stride_x, stride_y, begin, end, x_from, x_to):
+def _largest_rate(c, stride_x, stride_y, begin, end, x_from, x_to):
     """Largest rate at which a cell is emptied, per unit time."""
     one = _index(1)
-    ax, bx, ay, by, az, bz = [size * _index(i) for i in range(6)]
+    ax, bx, ay, by, az, bz = c
     largest = np.float32(0)
     for x in range(max(1, x_from), min(begin.shape[0] - 1, x_to)):
         for y in range(1, begin.shape[1] - 1):
             start = _index(x) * stride_x + _index(y) * stride_y + _index(begin[x, y] * BLOCK + 1)
             for k in range((end[x, y] - begin[x, y]) * BLOCK):
                 i = start + _index(k)
-                out = c[bx + i] + c[ax + i + stride_x] + c[by + i] + c[ay + i + stride_y] + c[bz + i] + c[az + i + one]
+                out = bx[i] + ax[i + stride_x] + by[i] + ay[i + stride_y] + bz[i] + az[i + one]
                 largest = max(largest, out)
     return largest
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _step_blocks(new, old, c, start, blocks, size, stride_x, stride_y, dt):
+def _step_blocks(new, old, ax, bx, ay, by, az, bz, start, blocks, stride_x, stride_y, dt):
     one = _index(1)
-    bx, ay, by, az, bz = size, size * _index(2), size * _index(3), size * _index(4), size * _index(5)
     for block in range(blocks):
         # A constant number of turns: one vector without a remainder.
         for k in range(BLOCK):
             i = start + _index(block * BLOCK) + _index(k)
-            out = c[bx + i] + c[i + stride_x] + c[by + i] + c[ay + i + stride_y] + c[bz + i] + c[az + i + one]
+            out = bx[i] + ax[i + stride_x] + by[i] + ay[i + stride_y] + bz[i] + az[i + one]
             inflow = (
-                c[i] * old[i - stride_x]
-                + c[bx + i + stride_x] * old[i + stride_x]
-                + c[ay + i] * old[i - stride_y]
-                + c[by + i + stride_y] * old[i + stride_y]
-                + c[az + i] * old[i - one]
-                + c[bz + i + one] * old[i + one]
+                ax[i] * old[i - stride_x]
+                + bx[i + stride_x] * old[i + stride_x]
+                + ay[i] * old[i - stride_y]
+                + by[i + stride_y] * old[i + stride_y]
+                + az[i] * old[i - one]
+                + bz[i + one] * old[i + one]
             )
             new[i] = old[i] * (np.float32(1) - dt * out) + dt * inflow
 
@@ -170,7 +169,7 @@ def _stays_empty(p, start):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _step_plane(x, y_low, y_high, new, old, c, size, stride_x, stride_y, dt, domain_begin, domain_end, begin, end,
+def _step_plane(x, y_low, y_high, new, old, c, stride_x, stride_y, dt, domain_begin, domain_end, begin, end,
                 next_begin, next_end):  # fmt: skip
     for y in range(max(1, y_low), min(begin.shape[1] - 1, y_high)):
         low = min(begin[x, y] - 1, begin[x - 1, y], begin[x + 1, y], begin[x, y - 1], begin[x, y + 1])
@@ -179,7 +178,7 @@ def _step_plane(x, y_low, y_high, new, old, c, size, stride_x, stride_y, dt, dom
         if low >= high:
             continue
         start = _index(x) * stride_x + _index(y) * stride_y + _index(1)
-        _step_blocks(new, old, c, start + _index(low * BLOCK), high - low, size, stride_x, stride_y, dt)
+        _step_blocks(new, old, *c, start + _index(low * BLOCK), high - low, stride_x, stride_y, dt)
         # Ranges only grow. The other buffer is therefore zero outside the range that is written next.
         known_low, known_high = begin[x, y], end[x, y]
         if known_low >= known_high:
@@ -193,7 +192,7 @@ def _step_plane(x, y_low, y_high, new, old, c, size, stride_x, stride_y, dt, dom
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _advance(even, odd, c, size, stride_x, stride_y, dt, begin, end, low, low_slope, high, high_slope, y_low, y_high,
+def _advance(even, odd, c, stride_x, stride_y, dt, begin, end, low, low_slope, high, high_slope, y_low, y_high,
              steps):  # fmt: skip
     """Step k of the planes ``low + k low_slope <= x < high + k high_slope``, for all steps of a wave.
 
@@ -205,7 +204,7 @@ def _advance(even, odd, c, size, stride_x, stride_y, dt, begin, end, low, low_sl
             if max(1, low + k * low_slope) <= x < min(begin.shape[1] - 1, high + k * high_slope):
                 i, j = k % 2, (k + 1) % 2
                 old, new = (odd, even) if i else (even, odd)
-                _step_plane(x, y_low - k, y_high + k, new, old, c, size, stride_x, stride_y, dt,
+                _step_plane(x, y_low - k, y_high + k, new, old, c, stride_x, stride_y, dt,
                             begin[2], end[2], begin[i], end[i], begin[j], end[j])  # fmt: skip
 
 
@@ -256,9 +255,10 @@ def advance_rows(
     z0, z1 = int(first[last > first].min()), int(last.max())
     blocks = -(-(z1 - z0) // BLOCK)
     shape = (x1 - x0 + 2, y1 - y0 + 2, blocks * BLOCK + 2)
-    size, stride_x, stride_y = math.prod(shape), _index(shape[1] * shape[2]), _index(shape[2])
+    stride_x, stride_y = _index(shape[1] * shape[2]), _index(shape[2])
 
-    c, p = np.empty((3, 2, *shape), np.float32), np.empty((2, *shape), np.float32)
+    # Eight arrays rather than two: of this size the allocator gives back memory that is already there.
+    *c, p, other = (torch.empty(shape).numpy() for _ in range(8))
     begin, end = np.full((3, *shape[:2]), _EMPTY), np.full((3, *shape[:2]), -1)  # of P, of P, of Omega
     cells = first[x0:x1, y0:y1], last[x0:x1, y0:y1]
     inner = np.s_[2, 1:-1, 1:-1]
@@ -270,17 +270,18 @@ def advance_rows(
     with ThreadPoolExecutor(threads) as pool:
         edges = np.linspace(0, shape[0], threads + 1).astype(int)
         fields = (p0, domain, diffusivity, vx, vy, vz)
-        prepare = partial(_prepare, c, p, *fields, first, last, (x0, y0, z0), begin, end)
+        prepare = partial(_prepare, tuple(c), (p, other), *fields, first, last, (x0, y0, z0), begin, end)
         list(pool.map(prepare, edges, edges[1:]))
-        c, p, other = c.reshape(-1), *p.reshape(2, -1)
-        largest_rate = partial(_largest_rate, c, _index(size), stride_x, stride_y, begin[2], end[2])
+        *flat, p, other = (array.reshape(-1) for array in (*c, p, other))
+        flat = tuple(flat)
+        largest_rate = partial(_largest_rate, flat, stride_x, stride_y, begin[2], end[2])
         rate = float(max(pool.map(largest_rate, edges, edges[1:])))
         for frame, interval in zip(trajectory, np.diff([0.0, *times])):
             steps = math.ceil(interval * rate / cfl)
             for done in range(0, steps, DEPTH):
                 depth = min(DEPTH, steps - done)
                 dt = np.float32(interval / steps)
-                arguments = (p, other, c, _index(size), stride_x, stride_y, dt, begin, end)
+                arguments = (p, other, flat, stride_x, stride_y, dt, begin, end)
                 _wave(pool, threads, begin, end, arguments, depth)
                 if depth % 2:
                     p, other = other, p

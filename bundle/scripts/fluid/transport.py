@@ -104,7 +104,8 @@ def _advance(p: torch.Tensor, coefficients, steps: int) -> torch.Tensor:
 
 
 def advance_everywhere(p0, omega, velocity, diffusivity, times, cfl) -> torch.Tensor:
-    """The trajectory of `simulate` for checked arguments, P0 being cut off outside Omega and in the precision wanted."""
+    """The trajectory of `simulate` for checked arguments, in the precision of P0."""
+    p0 = torch.where(omega, p0, 0.0)
     coefficients = _face_coefficients(omega, velocity, diffusivity.to(p0.dtype))
     rate = _outflow_rate(coefficients, p0)
     intervals = [t1 - t0 for t0, t1 in zip([0.0, *times], times)]
@@ -156,6 +157,5 @@ def simulate(
     omega = omega.to(torch.bool)
     _check(p0, omega, velocity, diffusivity, times)
     dtype = torch.float64 if p0.dtype == torch.float64 else torch.float32
-    p0 = torch.where(omega, p0.to(dtype), 0.0)
     fast = advance_rows is not None and p0.device.type == "cpu" and dtype == torch.float32
-    return (advance_rows if fast else advance_everywhere)(p0, omega, velocity, diffusivity, times, cfl)
+    return (advance_rows if fast else advance_everywhere)(p0.to(dtype), omega, velocity, diffusivity, times, cfl)

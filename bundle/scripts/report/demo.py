@@ -82,6 +82,7 @@ def demo_report(
     output_dir: str | Path,
     subject: Mapping[str, torch.Tensor],
     fluid: RandFluidAnomaly,
+    fates: RandFluidAnomaly,
     samples: Sequence[Mapping[str, Any]],
     columns: int = 6,
 ) -> Path:
@@ -92,6 +93,7 @@ def demo_report(
             ``cohort``, their analysis in ``found``. The case whose lesion changes the scan most is pictured.
         subject: prepared subject with ``t1`` and ``label``, for the time course.
         fluid: generator of the time course.
+        fates: the same with one traced mask, ``one_mask.nii.gz`` of `output_dir`, which is written here.
         samples: draws to show, with ``kind``, ``image``, ``mirrored``, ``anomaly``, ``healthy``.
         columns: how many.
 
@@ -117,7 +119,14 @@ def demo_report(
         fluid.set_random_state(seed)
         fluid.randomize()
         trajectories.append(fluid.trajectory(brain, times).cpu().numpy())
-    film_strip(trajectories, _volume(subject["t1"]), times, output_dir / "fluid.png")
+    film_strip(trajectories, _volume(subject["t1"]), [f"t = {t:.1f}" for t in times], output_dir / "fluid.png")
+
+    seed = (fluid.trajectory(brain, [0.0]) > fluid.lesion_threshold).float()
+    one_mask = nib.Nifti1Image(seed[0].cpu().numpy(), brain.affine.numpy())
+    nib.save(one_mask, output_dir / "one_mask.nii.gz")
+    ten = [fates.set_random_state(number)(brain)[0].cpu().numpy() for number in range(10)]
+    rows = [np.stack([seed[0].cpu().numpy(), *ten[first : first + 5]]) for first in (0, 5)]
+    film_strip(rows, _volume(subject["t1"]), ["one mask", *["a fate of it"] * 5], output_dir / "one_to_ten.png")
 
     shown = []
     for draw in range(columns):

@@ -57,26 +57,26 @@ def _save(figure: plt.Figure, path: str | Path) -> Path:
     return Path(path)
 
 
-def film_strip(trajectories: Sequence[np.ndarray], image: np.ndarray, times: Sequence[float], path: str | Path) -> Path:
-    """Time courses of fluid anomalies, a row each, over an axial slice of an image.
+def film_strip(trajectories: Sequence[np.ndarray], image: np.ndarray, titles: Sequence[str], path: str | Path) -> Path:
+    """Rows of fluid anomalies over an axial slice of an image: time courses, or the fates of one seed.
 
     Args:
-        trajectories: each ``(len(times), X, Y, Z)``, probabilities.
+        trajectories: each ``(len(titles), X, Y, Z)``, probabilities.
         image: ``(X, Y, Z)``, RAS.
-        times: of the frames.
+        titles: of the frames.
         path: PNG to write.
     """
     figure, rows = plt.subplots(
-        len(trajectories), len(times), figsize=(1.7 * len(times), 2.2 * len(trajectories)), squeeze=False
+        len(trajectories), len(titles), figsize=(1.7 * len(titles), 2.2 * len(trajectories)), squeeze=False
     )
     for row, frames in zip(rows, trajectories):
         index = _centre(frames.max(axis=0) > 0.2)[2]
-        for axes, frame, time in zip(row, frames, times):
+        for axes, frame, title in zip(row, frames, titles):
             _show(axes, image, 2, index, vmin=0.0, vmax=1.0)
             section = _section(frame, 2, index)
             axes.imshow(np.ma.masked_less(section, 0.02), cmap="inferno", vmin=0.0, vmax=1.0, alpha=0.85)
             _contour(axes, frame > 0.2, 2, index, "cyan")
-            axes.set_title(f"t = {time:.1f}", fontsize=8)
+            axes.set_title(title, fontsize=8)
     figure.suptitle("Fluid anomaly: probability in colour, lesion (P > 0.2) outlined", fontsize=10)
     figure.tight_layout()
     return _save(figure, path)

@@ -78,7 +78,7 @@ class Mirrord(MapTransform):
     `mid_plane_reflection` of the brain mask; the one used is left in the data.
 
     Args:
-        keys: images.
+        keys: images, on one grid.
         mirrored_keys: where their partners go.
         brain_key: brain mask, on the grid of the images.
         transform_key: mirror transform on RAS mm.
@@ -103,6 +103,11 @@ class Mirrord(MapTransform):
         d = dict(data)
         transform = d[self.transform_key] if self.transform_key in d else mid_plane_reflection(d[self.brain_key])
         d[self.transform_key] = np.asarray(transform, dtype=np.float64)
-        for key, mirrored_key in self.key_iterator(d, self.mirrored_keys):
-            d[mirrored_key] = self.mirror(d[key], transform)
+        pairs = list(self.key_iterator(d, self.mirrored_keys))
+        # Stacked, for the weights of the interpolation are the same for all.
+        stacked = torch.cat([convert_to_tensor(d[key], track_meta=False).float() for key, _ in pairs])
+        mirrored = self.mirror(MetaTensor(stacked, affine=d[pairs[0][0]].affine), transform)
+        channels = [d[key].shape[0] for key, _ in pairs]
+        for (key, mirrored_key), volume in zip(pairs, mirrored.as_tensor().split(channels)):
+            d[mirrored_key] = MetaTensor(volume.to(d[key].dtype), meta=dict(d[key].meta))
         return d

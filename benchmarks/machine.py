@@ -1,0 +1,111 @@
+"""The yardsticks of a run, and how a result is recorded."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def describe() -> str:
+    if DEVICE.type == "cuda":
+        return torch.cuda.get_device_name()
+    names = [
+        line.split(":")[1].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")
+    ]
+    return f"{(names or [platform.processor()])[0]}, {torch.get_num_threads()} threads"
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
+
+
+def _synchronize() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(work: Callable[[], object], repeats: int = 5) -> float:
+    """Median time of some work after one run that is not counted."""
+    work()
+    times = []
+    for _ in range(repeats):
+        _synchronize()
+        start = time.perf_counter()
+        work()
+        _synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+class Yardsticks:
+    """What this machine does in a second, measured now.
+
+    Attributes:
+        unit: time of 50 additions of two 160^3 float32 arrays, in seconds.
+        bandwidth: bytes read and written per second by a copy between arrays far larger than any cache.
+    """
+
+    def __init__(self) -> None:
+        a, b = torch.rand(2, 160, 160, 160, device=DEVICE)
+
+        def unit() -> None:
+            for _ in range(50):
+                a + b
+
+        self.unit = seconds(unit)
+        source = torch.rand(2**26, device=DEVICE)
+        target = torch.empty_like(source)
+        self.bandwidth = 2 * 4 * 2**26 / seconds(lambda: target.copy_(source))
+
+    def record(self, name: str, size: str, median_s: float, moved: float | None = None, **more) -> dict:
+        """One result, printed as a JSON line.
+
+        Args:
+            name: of the benchmark.
+            size: of the problem.
+            median_s: what was measured.
+            moved: bytes that any implementation must read and write; gives the limit.
+        """
+        result = {
+            "name": name,
+            "device": describe(),
+            "size": size,
+            "median_s": round(median_s, 5),
+            "units": round(median_s / self.unit, 2),
+            "limit_s": None if moved is None else round(moved / self.bandwidth, 5),
+            "times_limit": None if moved is None else round(median_s * self.bandwidth / moved, 1),
+            "peak_mb": None,
+            **more,
+        }
+        print(json.dumps(result), flush=True)
+        return result
+
+
+def peak_megabytes(work: Callable[[], object]) -> float:
+    """Largest memory beyond what was held before, while some work runs.
+
+    On a CPU it is the rise of the resident set, after what earlier runs left free was given back to the system.
+    """
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    work()
+    return (_status("VmHWM") - before) / 2**10
+
+
+def _status(field: str) -> int:
+    return next(int(line.split()[1]) for line in _read("/proc/self/status").splitlines() if line.startswith(field))

@@ -1,0 +1,97 @@
+"""A whole training sample, and its share in a training step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from ignite.engine import Events
+from monai.bundle import ConfigParser
+from monai.utils import set_determinism
+
+from .machine import DEVICE, Yardsticks, seconds
+
+CONFIGS = Path(__file__).parents[1] / "bundle" / "configs"
+PAPER_ITERATIONS, PAPER_DAYS = 400_000, 14  # on one A100
+
+
+def _parser(directory: Path, **overrides) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "train.yaml"))
+    parser.update({"output_dir": str(directory), "num_workers": 0, "resume": False, **overrides})
+    return parser
+
+
+def _timed(transform, spent: dict[str, float], name: str):
+    def call(data):
+        start = time.perf_counter()
+        result = transform(data)
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+        return result
+
+    return call
+
+
+def sample(yardsticks: Yardsticks, directory: Path) -> list[dict]:
+    """Deformation, anomaly, modality, encoding, corruption and pair of one synthetic sample at 1 mm and 160^3."""
+    set_determinism(0)
+    parser = _parser(directory, voxel_size=1.0, patch_size=[160, 160, 160])
+    stream = parser.get_parsed_content("synthetic")
+    subject = stream.data[0]
+    parts: dict[str, float] = {}
+    draws = 9
+
+    def draw() -> Mapping:
+        data = dict(subject)
+        for transform in steps:
+            data = transform(data)
+        return data
+
+    steps = stream.transform.transforms
+    draw()
+    whole = seconds(draw, draws)
+    steps = [_timed(t, parts, type(t).__name__) for t in steps]
+    for _ in range(draws):
+        draw()
+    shares = {name: round(spent / draws, 4) for name, spent in sorted(parts.items(), key=lambda item: -item[1])}
+    return [yardsticks.record("training sample", "160^3, 1 mm", whole, parts_s=shares)]
+
+
+def _now() -> float:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def step(yardsticks: Yardsticks, directory: Path) -> list[dict]:
+    """A training step, and the share of the generator in it: of the default config, and of the paper's on a GPU."""
+    scales = (
+        {"default": "train.yaml"} if DEVICE.type == "cpu" else {"default": "train.yaml", "paper": "paper_scale.yaml"}
+    )
+    results = []
+    for scale, file in scales.items():
+        set_determinism(0)
+        parser = _parser(directory, **(ConfigParser.load_config_file(CONFIGS / file) if scale == "paper" else {}))
+        parser.update({"iterations": 16, "iterations_per_epoch": 16, "train::handlers": []})
+        trainer = parser.get_parsed_content("train::trainer")
+        moments = {Events.GET_BATCH_STARTED: [], Events.GET_BATCH_COMPLETED: [], Events.ITERATION_COMPLETED: []}
+        for event, times in moments.items():
+            trainer.add_event_handler(event, lambda engine, times=times: times.append(_now()))
+        trainer.run()
+        asked, got, done = (torch.tensor(times[4:16], dtype=torch.float64) for times in moments.values())
+        generate, learn = float((got - asked).median()), float((done - got).median())
+        size, batch = (parser.get_parsed_content(key) for key in ("patch_size", "batch_size"))
+        more = {
+            "generator_s": round(generate, 4),
+            "generator_share": round(generate / (generate + learn), 3),
+            "samples_per_s": round(batch / (generate + learn), 3),
+            "days_of_400k_iterations": round(PAPER_ITERATIONS * (generate + learn) / 86400, 1),
+            "days_of_the_paper": PAPER_DAYS,
+        }
+        name = f"training step, {scale} config"
+        results.append(yardsticks.record(name, f"{batch} x {'x'.join(map(str, size))}", generate + learn, **more))
+    return results
