@@ -1,33 +1,86 @@
-"""Read one volume from a file, or say why it cannot be one."""
+"""Read one volume from a file or a DICOM series, or say why it cannot be one."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from .errors import InputError
 
-__all__ = ["read_volume"]
+__all__ = ["VOLUME_ENDINGS", "read_volume", "volume_stem"]
+
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
+SMALLEST_VOXEL, LARGEST_VOXEL = 0.05, 30.0  # mm
 
 
-def read_volume(path: str | Path) -> MetaTensor:
+def volume_stem(path: str | Path) -> str:
+    """File name without the ending of its format."""
+    name = Path(path).name
+    ending = next((e for e in VOLUME_ENDINGS if name.lower().endswith(e)), Path(name).suffix)
+    return name[: len(name) - len(ending)] if ending else name
+
+
+def _read(path: Path | Sequence[Path]) -> MetaTensor:
+    if not isinstance(path, Path):
+        return LoadImage("ITKReader", image_only=True, ensure_channel_first=True, dtype="float32")(list(path))
+    if path.name.lower().endswith((".nii", ".nii.gz", ".mgz", ".mgh")):
+        # nibabel, for ITK refuses sheared affines and its wheel cannot read .mgz.
+        header = nib.load(path).header
+        if header.get_data_dtype().names:
+            raise InputError(f"{path} is a colour image, not a scan; give the scan itself")
+        if isinstance(header, nib.Nifti1Header) and header["qform_code"] == 0 and header["sform_code"] == 0:
+            raise InputError(
+                f"{path} has no affine (neither qform nor sform): nothing says which way the head lies; "
+                "convert it anew from DICOM, or set its sform"
+            )
+        return LoadImage("NibabelReader", image_only=True, ensure_channel_first=True, dtype="float32")(path)
+    return LoadImage(image_only=True, ensure_channel_first=True, dtype="float32")(path)
+
+
+def read_volume(path: str | Path | Sequence[str | Path]) -> MetaTensor:
     """Load a 3D volume as float32 ``(1, X, Y, Z)`` with its affine to RAS mm.
 
+    A 4D file with one volume counts as 3D.
+
+    Args:
+        path: file, or the slices of one DICOM series in any order.
+
     Raises:
-        InputError: when the file is missing, unreadable or not 3D.
+        InputError: when the file is missing, unreadable, not one 3D scan, or has no usable geometry.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist; check the path or the datalist")
-    # MONAI hands .mgz to ITK, whose wheel cannot read it.
-    reader = "NibabelReader" if str(path).endswith((".mgz", ".mgh")) else None
+    source = Path(path) if isinstance(path, (str, Path)) else [Path(p) for p in path]
+    name = source if isinstance(source, Path) else source[0].parent
+    if not name.exists():
+        raise InputError(f"{name} does not exist; check the path or the datalist")
     try:
-        volume = LoadImage(reader, image_only=True, ensure_channel_first=True, dtype="float32")(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            volume = _read(source)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
-            f"{path} cannot be read as an image, it may be damaged or of another type; replace it"
+            f"{name} cannot be read as an image, it may be damaged or of another type; replace it"
         ) from error
-    if volume.ndim != 4 or volume.shape[0] != 1 or min(volume.shape[1:]) < 2:
-        raise InputError(f"{path} is not a 3D volume, its shape is {tuple(volume.shape)} (channels first); extract one")
-    return volume
+    volume = volume[..., 0] if volume.ndim == 5 and volume.shape[-1] == 1 else volume
+    if volume.ndim == 4 and volume.shape[0] > 1 or volume.ndim == 5:
+        count = volume.shape[0] if volume.ndim == 4 else volume.shape[-1]
+        raise InputError(f"{name} holds {count} volumes; is not a 3D volume: extract one, for example the first")
+    if volume.ndim != 4 or min(volume.shape[1:]) < 2:
+        raise InputError(f"{name} is not a 3D volume, its shape is {tuple(volume.shape)} (channels first); extract one")
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    flat = abs(np.linalg.det(affine[:3, :3])) < 1e-3 * np.prod(sizes)
+    if not np.isfinite(affine).all() or flat or sizes.min() < SMALLEST_VOXEL or sizes.max() > LARGEST_VOXEL:
+        raise InputError(
+            f"{name} has voxels of {' x '.join(f'{s:.3g}' for s in sizes)} mm{' in one plane' if flat else ''}; "
+            "its header is damaged: correct the affine or convert it anew from DICOM"
+        )
+    return MetaTensor(volume.as_tensor().to(torch.float32), meta=dict(volume.meta))
