@@ -13,11 +13,15 @@ from pydicom.errors import InvalidDicomError
 from ..errors import InputError
 from ..volumes import VOLUME_ENDINGS, volume_stem
 
-__all__ = ["Scan", "find_subjects"]
+__all__ = ["COMPANIONS", "Scan", "find_subjects"]
 
 MODALITIES = ("t1", "t2", "flair", "ct")
+# What comes with a scan, in its world coordinates, and the ending of its file in the derivatives.
+COMPANIONS = {"label": "label_dseg", "lesion": "lesion_mask"}
 # Of file names, BIDS suffixes and DICOM series descriptions. FLAIR first: a "T2 FLAIR" is one.
 NAMES = {
+    "label": r"synthseg|aseg|aparc|dseg|label",
+    "lesion": r"lesion|consensus_gt",
     "flair": r"flair|dark.?fluid|tirm",
     "ct": r"(^|[^a-z])ct([^a-z]|$)",
     "t1": r"t1|mprage|spgr|bravo|tfl3d",
@@ -33,7 +37,7 @@ class Scan:
         subject: name of the subject, with the session where there are several.
         name: of the scan, unique within the subject.
         files: the file, or the slices of a DICOM series.
-        modality: "t1", "t2", "flair", "ct", or None where no name tells.
+        modality: "t1", "t2", "flair", "ct", "label", "lesion", or None where no name tells.
     """
 
     subject: str
@@ -101,8 +105,8 @@ def _bids_scans(root: Path) -> Iterator[Scan]:
     for file in sorted(root.glob("sub-*/**/*")):
         relative = file.relative_to(root)
         if _is_volume(file) and relative.parts[-2] in ("anat", "ct"):
-            suffix = volume_stem(file).rsplit("_", 1)[-1]
-            modality = {"T1w": "t1", "T2w": "t2", "FLAIR": "flair", "ct": "ct", "CT": "ct"}.get(suffix)
+            suffix = volume_stem(file).rsplit("_", 1)[-1].lower()
+            modality = {"t1w": "t1", "t2w": "t2", "flair": "flair", "ct": "ct", "dseg": "label"}.get(suffix)
             if modality:
                 subject = "_".join(part for part in relative.parts if part.startswith(("sub-", "ses-")))
                 yield Scan(subject, volume_stem(file), (file,), modality)
@@ -114,7 +118,10 @@ def _folder_scans(root: Path) -> Iterator[Scan]:
         if _is_volume(file):
             parts = file.relative_to(root).parts[:-1]
             stem = volume_stem(file)
-            yield Scan("_".join(map(_safe, parts)) or _safe(stem), stem, (file,), modality_by_name(stem))
+            # "patA_T1w" and "patA_flair" are one subject; "t1" and "flair" belong to the folder.
+            alone = re.sub("|".join([*NAMES.values(), "brain"]) + "w?", "", stem, flags=re.IGNORECASE).strip("_-. wW")
+            subject = "_".join(map(_safe, parts)) or _safe(alone or root.resolve().name)
+            yield Scan(subject, stem, (file,), modality_by_name(stem))
         elif file.suffix.lower() in (".dcm", ".ima", "") and file.name != "DICOMDIR":
             others.append(file)
     yield from _dicom_scans(others, root)
@@ -125,7 +132,7 @@ def find_subjects(source: str | Path | None, modality: str | None = None) -> dic
 
     Args:
         source: a volume, a DICOM slice's folder, a folder of any of these, or a BIDS data set (``dataset_description.json``).
-            In a plain folder a sub-folder is a subject; files directly in it are a subject each.
+            In a plain folder a sub-folder is a subject, and so are files that differ in the modality in their name only.
         modality: of all scans, when it is known.
 
     Raises:
@@ -153,6 +160,7 @@ def find_subjects(source: str | Path | None, modality: str | None = None) -> dic
         )
     subjects: dict[str, list[Scan]] = {}
     for scan in scans:
-        known = scan if modality is None else Scan(scan.subject, scan.name, scan.files, modality)
+        companion = scan.modality in COMPANIONS
+        known = scan if modality is None or companion else Scan(scan.subject, scan.name, scan.files, modality)
         subjects.setdefault(scan.subject, []).append(known)
     return subjects

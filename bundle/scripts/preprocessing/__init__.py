@@ -1,0 +1,28 @@
+"""From what a scanner or an archive gives to aligned, brain-extracted, scaled scans with their mirrored partner."""
+
+from .align import AlignToRAS, AlignToRASd, ReadScand
+from .bias import CorrectBiasd
+from .brain import BrainExtraction, BrainExtractiond
+from .cohort import prepare_cohort, prepare_subject
+from .coregister import rigid_registration
+from .modality import GuessModalityd, WindowCTd, guess_modality
+from .sources import Scan, find_subjects
+from .tissues import tissue_labels
+
+__all__ = [
+    "AlignToRAS",
+    "AlignToRASd",
+    "BrainExtraction",
+    "BrainExtractiond",
+    "CorrectBiasd",
+    "GuessModalityd",
+    "ReadScand",
+    "Scan",
+    "WindowCTd",
+    "find_subjects",
+    "guess_modality",
+    "prepare_cohort",
+    "prepare_subject",
+    "rigid_registration",
+    "tissue_labels",
+]

@@ -1,0 +1,107 @@
+"""Read a scan as it comes, and bring it to an axis-aligned RAS grid."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.networks.layers import GaussianFilter
+from monai.transforms import MapTransform, SpatialResample, Transform
+
+from ..errors import InputError
+from ..volumes import read_volume
+
+__all__ = ["AlignToRAS", "AlignToRASd", "ReadScand"]
+
+SMALLEST_HEAD, LARGEST_HEAD = 60.0, 600.0  # mm, of the field of view along each axis
+LEVELS = 12  # with fewer different values an image is a mask or a label map
+
+
+class ReadScand(MapTransform):
+    """Load a scan; NaN voxels become background.
+
+    Args:
+        keys: one key, what `read_volume` takes.
+
+    Raises:
+        InputError: when the file cannot be a head scan: see `read_volume`; infinite voxels; no contrast; a mask or a label
+            map; a field of view that no head has.
+    """
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
+        path = data[self.keys[0]]
+        scan = read_volume(path)
+        name = path if isinstance(path, str) else scan.meta.get("filename_or_obj", path)
+        values = scan.as_tensor()
+        finite = torch.isfinite(values)
+        if torch.isinf(values).any():
+            raise InputError(f"{name} has infinite voxels; replace them by the background value and try again")
+        if not finite.any():
+            raise InputError(f"{name} has no finite voxel; the file is damaged, convert it anew")
+        background = values[finite].min()
+        values = torch.where(finite, values, background)
+        if len(torch.unique(values[..., :: max(1, values.shape[-1] // 16)])) < LEVELS:
+            raise InputError(f"{name} has almost no different values: it is a mask, a label map or empty, not a scan")
+        extent = np.linalg.norm(np.asarray(scan.affine)[:3, :3], axis=0) * scan.shape[1:]
+        if extent.min() < SMALLEST_HEAD or extent.max() > LARGEST_HEAD:
+            raise InputError(
+                f"{name} covers {' x '.join(f'{e:.0f}' for e in extent)} mm, which is not a head; "
+                "check the voxel size in its header, or leave the file out"
+            )
+        return {**data, self.keys[0]: MetaTensor(values, meta=dict(scan.meta))}
+
+
+class AlignToRAS(Transform):
+    """Resample a scan of any orientation, also oblique or sheared, to a grid along the axes of RAS world coordinates.
+
+    World coordinates stay what they are, so that results return to the scan's own grid by the two affines alone.
+
+    Args:
+        voxel_size: edge of the cubic voxels, mm. Where the scan is finer, it is smoothed first, so that nothing aliases;
+            where it is coarser (thick slices), it is interpolated linearly, which invents no over- or undershoot.
+
+    Returns (of a call):
+        float32 ``(1, X, Y, Z)`` over the bounding box of the scan.
+    """
+
+    def __init__(self, voxel_size: float) -> None:
+        self.voxel_size = float(voxel_size)
+        self.resample = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=True, dtype=torch.float32)
+
+    def __call__(self, img: MetaTensor) -> MetaTensor:
+        affine = img.affine.double().cpu().numpy()
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+        # Smoothing of an average over the new voxel, less what the old voxel has averaged already.
+        widths = np.sqrt(np.maximum(self.voxel_size**2 - sizes**2, 0.0) / 12.0) / sizes
+        volume = img.as_tensor().float()
+        background = volume.min()
+        volume = volume - background
+        if widths.max() > 0:
+            volume = GaussianFilter(3, [max(float(w), 1e-3) for w in widths], truncated=3.0)(volume[None])[0]
+        corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in img.shape[1:]])).reshape(3, -1)
+        world = affine[:3, :3] @ corners + affine[:3, 3:]
+        low, high = world.min(axis=1), world.max(axis=1)
+        target = np.diag([self.voxel_size] * 3 + [1.0])
+        target[:3, 3] = low + 0.5 * self.voxel_size
+        shape = np.maximum(1, np.round((high - low) / self.voxel_size)).astype(int)
+        aligned = self.resample(
+            MetaTensor(volume, affine=torch.as_tensor(affine)), dst_affine=torch.as_tensor(target), spatial_size=shape
+        )
+        return MetaTensor(aligned.as_tensor() + background, meta=dict(aligned.meta))
+
+
+class AlignToRASd(MapTransform):
+    """Dictionary form of `AlignToRAS`."""
+
+    def __init__(self, keys: KeysCollection, voxel_size: float, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.align = AlignToRAS(voxel_size)
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.align(d[key])
+        return d

@@ -1,0 +1,267 @@
+"""Prepare a cohort: every subject once, in parallel, resumable, with a summary of what did not work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.data import MetaTensor
+from monai.transforms import ResampleToMatch, SaveImage
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..symmetry import estimate_mirror, symmetry
+from ..volumes import read_volume
+from .coregister import rigid_registration
+from .sources import COMPANIONS, Scan, find_subjects
+from .tissues import tissue_labels
+
+__all__ = ["prepare_cohort", "prepare_subject"]
+
+SUFFIX = {"t1": "T1w", "t2": "T2w", "flair": "FLAIR", "ct": "ct"}
+NO_PLANE = np.diag([-1.0, 1.0, 1.0, 1.0])
+
+
+def _fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
+    """Of the contents of the files and of what is done to them; not of their names or dates."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for scan in sorted(scans, key=lambda scan: scan.name):
+        digest.update(f"{scan.name} {scan.modality}".encode())
+        for file in scan.files:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _folder(subject: str) -> Path:
+    parts = subject.split("_") if subject.startswith("sub-") else [f"sub-{subject.replace('_', '')}"]
+    return Path(*parts)
+
+
+def _save(volume: MetaTensor, path: Path, dtype: torch.dtype) -> None:
+    save = SaveImage(
+        path.parent, output_dtype=dtype, separate_folder=False, resample=False, print_log=False, output_postfix=""
+    )
+    save(MetaTensor(volume.as_tensor(), affine=volume.affine), filename=str(path).removesuffix(".nii.gz"))
+
+
+def prepare_subject(
+    subject: str,
+    scans: Sequence[Scan],
+    transform: Callable,
+    output_dir: str | Path,
+    settings: Mapping[str, Any],
+    make_labels: bool = True,
+) -> list[dict[str, Any]]:
+    """Prepare the scans of one subject on the grid of its reference scan, the T1w where there is one.
+
+    Writes ``sub-<subject>/anat`` with ``*_desc-preproc_<suffix>.nii.gz``, ``*_desc-brain_mask.nii.gz``, label map and
+    lesion where there are any, and ``*_desc-preproc.json``. The folder appears whole or not at all.
+
+    Args:
+        subject: its name.
+        scans: its scans, and companions (label map, lesion) in the world coordinates of the reference.
+        transform: from ``image`` (a path) to the prepared ``image``, ``brain`` and ``modality``.
+        output_dir: root of the tree.
+        settings: what `transform` depends on; a subject with the same settings and files is not done again.
+        make_labels: give a T1w without a label map a three-tissue one.
+
+    Returns:
+        a row of the summary for each scan.
+    """
+    start = time.perf_counter()
+    folder = Path(output_dir) / _folder(subject)
+    prefix = "_".join(_folder(subject).parts)
+    record_path = folder / "anat" / f"{prefix}_desc-preproc.json"
+    fingerprint = _fingerprint(scans, settings)
+    if record_path.is_file():
+        record = json.loads(record_path.read_text())
+        if record["fingerprint"] == fingerprint:
+            return [{**row, "status": "kept"} for row in record["summary"]]
+
+    rows, prepared = [], {}
+    for scan in scans:
+        if scan.modality in COMPANIONS:
+            continue
+        row = {"subject": subject, "scan": scan.name, "file": str(scan.files[0]), "status": "done", "message": ""}
+        rows.append(row)
+        try:
+            path = scan.path
+            data = transform({"image": path if isinstance(path, tuple) else str(path), "modality": scan.modality})
+        except InputError as error:
+            row.update(status="failed", message=str(error))
+            continue
+        except Exception as error:  # one scan must not stop a cohort; the message says what it was
+            cause = error.__cause__ or error
+            row.update(status="failed", message=f"{type(cause).__name__}: {cause}".splitlines()[0])
+            continue
+        row.update(modality=data["modality"], modality_confidence=round(float(data["modality_confidence"]), 2))
+        row["brain_ml"] = round(float(data["brain"].sum()) * abs(np.linalg.det(data["brain"].affine[:3, :3])) / 1e3)
+        other = prepared.get(data["modality"])
+        if other is not None:
+            row.update(status="left out", message=f"{other[0]['scan']} is this subject's {data['modality']} already")
+            continue
+        prepared[data["modality"]] = (row, data)
+    if not prepared:
+        return rows
+
+    reference_modality = next(modality for modality in SUFFIX if modality in prepared)
+    _, reference = prepared[reference_modality]
+    image, brain = reference["image"], reference["brain"]
+    mirror = estimate_mirror(image, brain)
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    anat = partial / "anat"
+    anat.mkdir(parents=True, exist_ok=True)
+    files = {"brain": f"{prefix}_desc-brain_mask.nii.gz"}
+    _save(brain, anat / files["brain"], torch.uint8)
+    motions = {}
+    for modality, (_, data) in prepared.items():
+        volume = data["image"]
+        if modality != reference_modality:
+            motion = rigid_registration(image, volume)
+            motions[modality] = motion.tolist()
+            moved = MetaTensor(
+                volume.as_tensor(), affine=torch.as_tensor(np.linalg.inv(motion)) @ volume.affine.double()
+            )
+            volume = ResampleToMatch(mode="bilinear", padding_mode="zeros")(moved, img_dst=image)
+            volume = MetaTensor(volume.as_tensor() * (brain.as_tensor() > 0), affine=image.affine)
+        files[modality] = f"{prefix}_desc-preproc_{SUFFIX[modality]}.nii.gz"
+        _save(volume, anat / files[modality], torch.float32)
+    for scan in scans:
+        if scan.modality in COMPANIONS:
+            companion = ResampleToMatch(mode="nearest", padding_mode="zeros")(read_volume(scan.path), img_dst=image)
+            files[scan.modality] = f"{prefix}_desc-{COMPANIONS[scan.modality]}.nii.gz"
+            _save(companion, anat / files[scan.modality], torch.int16)
+    if make_labels and "label" not in files and reference_modality == "t1":
+        files["label"] = f"{prefix}_desc-threetissue_dseg.nii.gz"
+        _save(tissue_labels(image, brain, mirror), anat / files["label"], torch.int16)
+    scores = {"before": symmetry(image, brain, _upright(image, brain)), "after": symmetry(image, brain, mirror)}
+    seconds = round((time.perf_counter() - start) / max(1, len(rows)), 1)
+    rows = [{**row, "symmetry": round(scores["after"], 3), "seconds": seconds} for row in rows]
+    record = {
+        "fingerprint": fingerprint,
+        "settings": settings,
+        "reference": reference_modality,
+        "files": files,
+        "mirror_transform": mirror.tolist(),
+        "symmetry": scores,
+        "reference_to_scan": motions,
+        "summary": rows,
+    }
+    (anat / record_path.name).write_text(json.dumps(record, indent=1, default=str))
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial.replace(folder)
+    return rows
+
+
+def _upright(image: MetaTensor, brain: torch.Tensor) -> np.ndarray:
+    """The plane that one would take without looking: sagittal, through the middle of the brain."""
+    voxels = torch.as_tensor(np.argwhere(np.asarray(brain[0]) > 0).mean(axis=0))
+    middle = image.affine[:3, :3].double() @ voxels + image.affine[:3, 3].double()
+    plane = NO_PLANE.copy()
+    plane[0, 3] = 2.0 * float(middle[0])
+    return plane
+
+
+def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int) -> None:
+    entries, scans = [], []
+    for path in sorted(output_dir.glob("sub-*/**/*_desc-preproc.json")):
+        record = json.loads(path.read_text())
+        files = {key: str(path.parent.relative_to(output_dir) / file) for key, file in record["files"].items()}
+        name = path.name.removesuffix("_desc-preproc.json")
+        entry = {"subject": name, "mirror_transform": record["mirror_transform"]}
+        entries.append({**entry, **{key: file for key, file in files.items() if key != "brain"}})
+        scans += [
+            {**entry, "image": files[key], "modality": key, "original": row["file"]}
+            for row in record["summary"]
+            if (key := row.get("modality")) in files and row["status"] != "left out"
+        ]
+    description = {"Name": "UNA preprocessing", "BIDSVersion": "1.9.0", "DatasetType": "derivative"}
+    description["GeneratedBy"] = [{"Name": "una_healthy_anatomy"}]
+    for name, content in {
+        "dataset_description.json": description,
+        "datalist.json": {"training": entries, "test": scans},
+    }.items():
+        own = output_dir / f".{name}.{os.getpid()}"
+        own.write_text(json.dumps(content, indent=1))
+        own.replace(output_dir / name)
+    summary = "summary.csv" if rank == 0 else f"summary_{rank}.csv"
+    pd.DataFrame(rows).to_csv(output_dir / summary, index=False)
+
+
+def _one_thread_each(workers: int) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def prepare_cohort(
+    source: str | Path,
+    output_dir: str | Path,
+    transform: Callable,
+    settings: Mapping[str, Any],
+    modality: str | None = None,
+    workers: int = 1,
+    make_labels: bool = True,
+) -> pd.DataFrame:
+    """Prepare all subjects that a path stands for; see `find_subjects` and `prepare_subject`.
+
+    Every finished subject is on disk: a run that was killed goes on where it stopped. Under ``torchrun`` each process takes
+    its share of the subjects.
+
+    Args:
+        source: a scan, a DICOM folder, a folder of any, or a BIDS data set.
+        output_dir: where the tree, ``datalist.json`` and ``summary.csv`` go.
+        transform: see `prepare_subject`.
+        settings: see `prepare_subject`.
+        modality: of all scans, when it is known.
+        workers: processes.
+        make_labels: see `prepare_subject`.
+
+    Returns:
+        the summary.
+
+    Raises:
+        InputError: when there is nothing to do; and at the end, when scans failed, after everything else was done.
+    """
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    subjects = list(find_subjects(source, modality).items())[rank::world]
+    for left_over in output_dir.glob("**/.*.partial-*"):
+        if not Path(f"/proc/{left_over.name.rsplit('-', 1)[1]}").exists():
+            shutil.rmtree(left_over, ignore_errors=True)
+    jobs = [(subject, scans, transform, output_dir, settings, make_labels) for subject, scans in subjects]
+    rows: list[dict[str, Any]] = []
+    with tqdm(total=len(jobs), desc="preparing", unit="subject") as progress:
+        if workers <= 1:
+            for job in jobs:
+                rows += prepare_subject(*job)
+                progress.update()
+        else:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(workers, context, initializer=_one_thread_each, initargs=(workers,)) as pool:
+                for done in as_completed([pool.submit(prepare_subject, *job) for job in jobs]):
+                    rows += done.result()
+                    progress.update()
+    _write_tables(output_dir, rows, rank)
+    summary = pd.DataFrame(rows)
+    failed = summary[summary["status"] == "failed"] if len(summary) else summary
+    print(summary.drop(columns=["file"], errors="ignore").to_string(index=False), flush=True)
+    if len(failed):
+        first = failed.iloc[0]
+        raise InputError(
+            f"{len(failed)} of {len(summary)} scans could not be prepared (the others are done), see "
+            f"{output_dir / 'summary.csv'}; the first: {first['message']}"
+        )
+    return summary

@@ -1,0 +1,45 @@
+"""Rigid registration of a subject's scans."""
+
+from __future__ import annotations
+
+import itk
+import numpy as np
+from monai.data import MetaTensor
+from monai.data.itk_torch_bridge import metatensor_to_itk_image
+
+__all__ = ["rigid_registration"]
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world to RAS and back
+
+
+def rigid_registration(fixed: MetaTensor, moving: MetaTensor, resolutions: int = 3) -> np.ndarray:
+    """The rigid motion that takes a point of the fixed scan to the same point of the moving scan, by mutual information.
+
+    Args:
+        fixed: ``(1, X, Y, Z)``, with an affine to RAS mm; brain-extracted.
+        moving: the same person's other scan, any contrast; brain-extracted.
+        resolutions: levels of the pyramid.
+
+    Returns:
+        4x4 matrix on RAS mm.
+    """
+    parameters = itk.ParameterObject.New()
+    rigid = parameters.GetDefaultParameterMap("rigid", resolutions)
+    rigid["Metric"] = ["AdvancedMattesMutualInformation"]
+    rigid["AutomaticTransformInitializationMethod"] = ["CenterOfGravity"]
+    rigid["ErodeMask"] = ["false"]
+    rigid["WriteResultImage"] = ["false"]
+    parameters.AddParameterMap(rigid)
+    images = [metatensor_to_itk_image(volume, channel_dim=0, dtype="float32") for volume in (fixed, moving)]
+    _, result = itk.elastix_registration_method(*images, parameter_object=parameters, log_to_console=False)
+    found = result.GetParameterMap(0)
+    angles = [float(value) for value in found["TransformParameters"]]
+    euler = itk.Euler3DTransform[itk.D].New()
+    euler.SetComputeZYX(found["ComputeZYX"][0] == "true" if "ComputeZYX" in found else False)
+    euler.SetCenter([float(value) for value in found["CenterOfRotationPoint"]])
+    euler.SetRotation(*angles[:3])
+    euler.SetTranslation(angles[3:])
+    matrix = np.eye(4)
+    matrix[:3, :3] = itk.array_from_matrix(euler.GetMatrix())
+    matrix[:3, 3] = list(euler.GetOffset())
+    return LPS @ matrix @ LPS
