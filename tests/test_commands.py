@@ -183,9 +183,10 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
 
 
 def test_the_score_is_the_difference_of_scan_and_healthy(trained, cohort, tmp_path):
-    # At the working resolution nothing is resampled, and the identity holds voxel by voxel.
+    # On an upright grid of the working resolution nothing is resampled, and the identity holds voxel by voxel.
     entry = json.loads((cohort / "datalist.json").read_text())["test"][0]
     scan = nib.load(cohort / entry["image"]).get_fdata()
+    nib.save(nib.Nifti1Image(scan.astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0])), tmp_path / "upright.nii.gz")
     weights = [
         "--checkpoint",
         trained / "model.pt",
@@ -197,11 +198,16 @@ def test_the_score_is_the_difference_of_scan_and_healthy(trained, cohort, tmp_pa
         "False",
     ]
     bundle_run(
-        "run", "inferring", *config("inference"), "--input", cohort / entry["image"], "--output_dir", tmp_path, *weights
+        "run",
+        "inferring",
+        *config("inference"),
+        "--input",
+        tmp_path / "upright.nii.gz",
+        "--output_dir",
+        tmp_path,
+        *weights,
     )
-    healthy, score = (
-        nib.load(tmp_path / f"case_0000_image_{key}.nii.gz").get_fdata() for key in ("healthy", "anomaly")
-    )
+    healthy, score = (nib.load(tmp_path / f"upright_{key}.nii.gz").get_fdata() for key in ("healthy", "anomaly"))
     inside = score > 0
     np.testing.assert_allclose(score[inside], np.clip(np.abs(scan - healthy), 0, 1)[inside], atol=5e-3)
 

@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor
+from monai.data import ITKReader, MetaTensor
 from monai.transforms import LoadImage
 
 from .errors import InputError
@@ -29,7 +30,9 @@ def volume_stem(path: str | Path) -> str:
 
 def _read(path: Path | Sequence[Path]) -> MetaTensor:
     if not isinstance(path, Path):
-        return LoadImage("ITKReader", image_only=True, ensure_channel_first=True, dtype="float32")(list(path))
+        series = itk.imread([str(slice_) for slice_ in path], itk.F)
+        values, meta = ITKReader().get_data(series)
+        return MetaTensor(torch.as_tensor(values)[None], affine=torch.as_tensor(meta["affine"]))
     if path.name.lower().endswith((".nii", ".nii.gz", ".mgz", ".mgh")):
         # nibabel, for ITK refuses sheared affines and its wheel cannot read .mgz.
         header = nib.load(path).header
@@ -50,7 +53,7 @@ def read_volume(path: str | Path | Sequence[str | Path]) -> MetaTensor:
     A 4D file with one volume counts as 3D.
 
     Args:
-        path: file, or the slices of one DICOM series in any order.
+        path: file, or the slices of one DICOM series from one end to the other.
 
     Raises:
         InputError: when the file is missing, unreadable, not one 3D scan, or has no usable geometry.
@@ -70,7 +73,7 @@ def read_volume(path: str | Path | Sequence[str | Path]) -> MetaTensor:
             f"{name} cannot be read as an image, it may be damaged or of another type; replace it"
         ) from error
     volume = volume[..., 0] if volume.ndim == 5 and volume.shape[-1] == 1 else volume
-    if volume.ndim == 4 and volume.shape[0] > 1 or volume.ndim == 5:
+    if (volume.ndim == 4 and volume.shape[0] > 1) or volume.ndim == 5:
         count = volume.shape[0] if volume.ndim == 4 else volume.shape[-1]
         raise InputError(f"{name} holds {count} volumes; is not a 3D volume: extract one, for example the first")
     if volume.ndim != 4 or min(volume.shape[1:]) < 2:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..preprocessing.sources import COMPANIONS, find_subjects
+from ..volumes import volume_stem
 from .sample_subject import write_sample_subject
 
 __all__ = ["FILE_KEYS", "find_scans", "load_datalist"]
 
 FILE_KEYS = ("label", "t1", "t2", "flair", "ct", "lesion", "image")
-SCAN_ENDINGS = (".nii.gz", ".nii", ".mgz", ".nrrd")
 
 
 def load_datalist(path: str | Path | None, section: str, sample_dir: str | Path | None = None) -> list[dict[str, Any]]:
@@ -60,11 +62,12 @@ def find_scans(source: str | Path | None, sections: Sequence[str] = ("test", "va
     """What ``--input`` stands for: a scan, a folder of scans, or a datalist whose entries have ``image``.
 
     Args:
-        source: file, folder (searched for .nii, .nii.gz, .mgz and .nrrd, sub-folders included) or datalist.
+        source: what `find_subjects` takes, or a datalist.
         sections: sections of a datalist, the first present one is taken.
 
     Returns:
-        one dictionary a scan, with ``image`` and ``subject``, and ``mirror_transform`` where a datalist gives it.
+        one dictionary a scan, with ``image``, ``subject`` and ``content`` (a hash), and ``mirror_transform`` where a datalist
+        gives it.
 
     Raises:
         InputError: when nothing is given, nothing is there, or nothing in it is a scan.
@@ -81,25 +84,39 @@ def find_scans(source: str | Path | None, sections: Sequence[str] = ("test", "va
         if not scans:
             raise InputError(f"{path} has no entry with an 'image' under '{section}'; add the scans to analyse")
         _refuse_same_outputs([Path(Path(scan["image"]).name) for scan in scans])
-        return scans
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    scans = [file for file in files if file.name.lower().endswith(SCAN_ENDINGS)]
+        return _with_content(scans)
+    scans = [scan for found in find_subjects(path).values() for scan in found if scan.modality not in COMPANIONS]
     if not scans:
-        raise InputError(f"{path} holds no scan; files must end in {', '.join(SCAN_ENDINGS)}")
-    _refuse_same_outputs(scans)
-    return [{"image": str(file.resolve()), "subject": _stem(file)} for file in scans]
+        raise InputError(f"{path} holds label maps or lesion masks, but no scan")
+    items = []
+    for scan in scans:
+        file = scan.path
+        named = file if isinstance(file, Path) else file[0].parent / scan.name
+        items.append(
+            {
+                "image": str(file.resolve()) if isinstance(file, Path) else [str(slice_.resolve()) for slice_ in file],
+                "subject": scan.name,
+                "modality": scan.modality,
+                "output_name": str(named.resolve()),
+            }
+        )
+    _refuse_same_outputs([Path(item["output_name"]) for item in items])
+    return _with_content(items)
 
 
-def _stem(file: Path) -> str:
-    lower = file.name.lower()
-    return next((file.name[: -len(ending)] for ending in SCAN_ENDINGS if lower.endswith(ending)), file.stem)
+def _with_content(items: list[dict]) -> list[dict]:
+    """Add a hash of the files, so that a cache of prepared scans notices when a file changes."""
+    for item in items:
+        files = item["image"] if isinstance(item["image"], list) else [item["image"]]
+        item["content"] = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+    return items
 
 
 def _refuse_same_outputs(files: Sequence[Path]) -> None:
     """Results are named by the scan without its ending: one must not overwrite another's."""
     outputs: dict[Path, Path] = {}
     for file in files:
-        output = file.with_name(_stem(file))
+        output = file.with_name(volume_stem(file))
         if output in outputs:
             raise InputError(
                 f"the results of {outputs[output]} and {file} would both be written to {output.name}_*; rename one"

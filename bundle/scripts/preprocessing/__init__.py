@@ -7,6 +7,7 @@ from .cohort import prepare_cohort, prepare_subject
 from .coregister import rigid_registration
 from .modality import GuessModalityd, WindowCTd, guess_modality
 from .sources import Scan, find_subjects
+from .template import place_template
 from .tissues import tissue_labels
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "WindowCTd",
     "find_subjects",
     "guess_modality",
+    "place_template",
     "prepare_cohort",
     "prepare_subject",
     "rigid_registration",

@@ -24,7 +24,7 @@ class ReadScand(MapTransform):
     """Load a scan; NaN voxels become background.
 
     Args:
-        keys: one key, what `read_volume` takes.
+        keys: one key, what `read_volume` takes. Results are named after ``output_name`` where the data has it.
 
     Raises:
         InputError: when the file cannot be a head scan: see `read_volume`; infinite voxels; no contrast; a mask or a label
@@ -51,7 +51,8 @@ class ReadScand(MapTransform):
                 f"{name} covers {' x '.join(f'{e:.0f}' for e in extent)} mm, which is not a head; "
                 "check the voxel size in its header, or leave the file out"
             )
-        return {**data, self.keys[0]: MetaTensor(values, meta=dict(scan.meta))}
+        meta = {**scan.meta, "filename_or_obj": data.get("output_name", name)}
+        return {**data, self.keys[0]: MetaTensor(values, meta=meta)}
 
 
 class AlignToRAS(Transform):
@@ -90,7 +91,9 @@ class AlignToRAS(Transform):
         aligned = self.resample(
             MetaTensor(volume, affine=torch.as_tensor(affine)), dst_affine=torch.as_tensor(target), spatial_size=shape
         )
-        return MetaTensor(aligned.as_tensor() + background, meta=dict(aligned.meta))
+        result = MetaTensor(aligned.as_tensor() + background, meta=dict(img.meta))
+        result.affine = aligned.affine
+        return result
 
 
 class AlignToRASd(MapTransform):

@@ -52,7 +52,6 @@ class CorrectBiasd(MapTransform):
         n4.SetMaximumNumberOfIterations(list(self.iterations))
         n4.Update()
         corrected = itk_image_to_metatensor(n4.GetOutput(), channel_dim=None)
-        corrected = corrected if corrected.ndim == 4 else corrected[None]
         field = (low.as_tensor() + 1e-3 * low.max()) / corrected.as_tensor().clamp(min=1e-6)
         field = torch.where(mask.as_tensor() > 0, field, field[mask.as_tensor() > 0].median())
         field = MetaTensor(field.clamp(0.1, 10.0).float(), affine=low.affine)

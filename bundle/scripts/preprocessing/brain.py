@@ -8,25 +8,29 @@ import tempfile
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
-    DivisiblePad,
     FillHoles,
     KeepLargestConnectedComponent,
     MapTransform,
     ResampleToMatch,
     SaveImage,
     Transform,
+    generate_spatial_bounding_box,
 )
+from scipy.ndimage import distance_transform_edt
 
-from ..appearance import ScaleToUnit
 from ..errors import InputError
 from ..volumes import read_volume
-from .align import AlignToRAS
+from .template import place_template
 
 __all__ = ["BrainExtraction", "BrainExtractiond"]
+
+SMALLEST_BRAIN = 200.0  # ml
+SURFACE, THREAD = 6.0, 3.0  # mm: depth of what may be taken off, radius of what holds
 
 # Command and what brings it; both fetch their weights on first use.
 TOOLS = {
@@ -42,74 +46,78 @@ TOOLS = {
 class BrainExtraction(Transform):
     """Mark the brain, CSF around it included, in a head scan of any contrast.
 
-    A scan that is brain-extracted already is recognized and left alone: almost nothing above the background lies outside
-    the brain that the network finds.
+    The template's brain is placed in the scan (`place_template`); near its surface, what is brighter than anything inside
+    (fat, marrow, vessels) is taken off, and so is what hangs on by a thread.
+
+    A scan that is brain-extracted already is recognized and left alone: its background is empty, and almost no signal lies
+    outside the brain that was placed.
 
     Args:
-        network: network of ``train_brain.yaml`` with its weights, for method "network".
-        method: "network" (ships with the bundle), "hd-bet" or "synthstrip" (need an installation).
-        voxel_size: grid that the network was trained on, mm.
+        method: "template" (needs nothing), "hd-bet" or "synthstrip" (need an installation).
         stripped_share: largest share of the signal outside the brain of a scan that counts as extracted.
+        least_information: mutual information with the template, below which a scan does not show a head.
 
     Returns (of a call):
-        mask, float32 0/1, on the grid of the scan.
+        mask, float32 0/1, on the grid of the scan, which must be axis-aligned RAS with background 0.
 
     Raises:
         InputError: when no brain is found, or the tool asked for is not installed or fails.
-
-    References:
-        A. Hoopes et al., SynthStrip: skull-stripping for any brain image, NeuroImage 260 (2022), for the principle: a
-        network trained on random contrasts.
     """
 
-    def __init__(
-        self,
-        network: torch.nn.Module | None = None,
-        method: str = "network",
-        voxel_size: float = 3.0,
-        stripped_share: float = 0.05,
-    ) -> None:
-        if method != "network" and method not in TOOLS:
-            raise InputError(f"brain extraction '{method}' is not known; use network, {' or '.join(TOOLS)}")
-        self.network = network
+    def __init__(self, method: str = "template", stripped_share: float = 0.2, least_information: float = 0.1) -> None:
+        if method != "template" and method not in TOOLS:
+            raise InputError(f"brain extraction '{method}' is not known; use template, {' or '.join(TOOLS)}")
         self.method = method
         self.stripped_share = stripped_share
-        self.align = AlignToRAS(voxel_size)
-        self.scale = ScaleToUnit()
-        self.pad = DivisiblePad(16)
+        self.least_information = least_information
         self.largest, self.fill = KeepLargestConnectedComponent(), FillHoles()
-
-    @torch.no_grad()
-    def probability(self, img: MetaTensor) -> MetaTensor:
-        """Of brain, on the network's grid."""
-        low = self.pad(self.scale(self.align(img)))
-        device = next(self.network.parameters()).device
-        logits = self.network.eval()(low.as_tensor()[None].to(device)).float().cpu()
-        return MetaTensor(torch.sigmoid(logits)[0], affine=low.affine)
 
     def __call__(self, img: MetaTensor) -> MetaTensor:
         name = img.meta.get("filename_or_obj", "the scan")
-        if self.method != "network":
+        if self.method != "template":
             return self._by_tool(img, name)
-        probability = self.probability(img)
-        mask = ResampleToMatch(mode="bilinear", padding_mode="zeros")(probability, img_dst=img) > 0.5
-        if not mask.any():
-            raise InputError(f"no brain found in {name}; is it a head scan, and is its orientation right?")
-        mask = self.fill(self.largest(mask.float()))
-        values = img.as_tensor() - img.min()
-        signal = values > 0.02 * torch.quantile(values.flatten()[:: max(1, values.numel() // 100_000)], 0.999)
-        outside = float((signal & (mask.as_tensor() == 0)).sum()) / float(signal.sum())
-        near_empty = float((values == values.flatten().mode().values).float().mean()) > 0.3
-        if near_empty and outside < self.stripped_share:
-            mask = MetaTensor((values > 0).float(), meta=dict(img.meta))
-        return MetaTensor(mask.as_tensor().float(), meta=dict(img.meta))
+        placed, information = place_template(img)
+        inside = (ResampleToMatch(mode="bilinear", padding_mode="zeros")(placed, img_dst=img) > 0.5).as_tensor()
+        if information < self.least_information or not inside.any():
+            raise InputError(
+                f"no brain found in {name} (agreement with the template {information:.2f}, needed "
+                f"{self.least_information}); is it a head scan, and is its orientation right?"
+            )
+        values = img.as_tensor()
+        bright = torch.quantile(values[inside][:: max(1, int(inside.sum()) // 100_000)], 0.999)
+        signal = values > 0.02 * bright
+        empty = float((values <= 0).float().mean()) > 0.3
+        if empty and float((signal & ~inside).sum()) < self.stripped_share * float(signal.sum()):
+            mask = signal
+        else:
+            mask = self._cleaned(inside, values > 1.05 * bright, np.linalg.norm(np.asarray(img.affine)[:3, :3], axis=0))
+        mask = self.fill(self.largest(mask.float())).float()
+        volume_ml = float(mask.sum()) * abs(np.linalg.det(np.asarray(img.affine)[:3, :3])) / 1e3
+        if volume_ml < SMALLEST_BRAIN:
+            raise InputError(
+                f"only {volume_ml:.0f} ml of brain found in {name}; is it a head scan, and does it show the brain?"
+            )
+        return MetaTensor(mask.as_tensor(), meta=dict(img.meta))
+
+    @staticmethod
+    def _cleaned(inside: torch.Tensor, bright: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
+        low, high = generate_spatial_bounding_box(inside, margin=1, allow_smaller=True)
+        box = tuple(map(slice, low, high))
+        brain = inside[0][box].numpy()
+        kept = brain & ~(bright[0][box].numpy() & (distance_transform_edt(brain, sampling=sizes) < SURFACE))
+        # Opening by two thresholds of distances: the same ball for any voxel size.
+        core = distance_transform_edt(kept, sampling=sizes) > THREAD
+        cleaned = torch.zeros_like(inside)
+        near = distance_transform_edt(~core, sampling=sizes) <= THREAD + sizes.max()
+        cleaned[0][box] = torch.from_numpy(kept & near)
+        return cleaned
 
     def _by_tool(self, img: MetaTensor, name) -> MetaTensor:
         command, result, remedy = TOOLS[self.method]
         if shutil.which(command[0]) is None:
             raise InputError(
                 f"brain extraction '{self.method}' needs the command {command[0]}, which is not installed: {remedy} "
-                "(it fetches its weights on first use), or use the method network"
+                "(it fetches its weights on first use), or use the method template"
             )
         with tempfile.TemporaryDirectory() as directory:
             files = {key: str(Path(directory) / f"{key}.nii.gz") for key in ("scan", "out", "mask")}

@@ -12,13 +12,21 @@ __all__ = ["rigid_registration"]
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world to RAS and back
 
 
-def rigid_registration(fixed: MetaTensor, moving: MetaTensor, resolutions: int = 3) -> np.ndarray:
+def rigid_registration(
+    fixed: MetaTensor,
+    moving: MetaTensor,
+    resolutions: int = 3,
+    fixed_mask: MetaTensor | None = None,
+    start: str = "CenterOfGravity",
+) -> np.ndarray:
     """The rigid motion that takes a point of the fixed scan to the same point of the moving scan, by mutual information.
 
     Args:
         fixed: ``(1, X, Y, Z)``, with an affine to RAS mm; brain-extracted.
         moving: the same person's other scan, any contrast; brain-extracted.
         resolutions: levels of the pyramid.
+        fixed_mask: where the fixed scan counts; None for everywhere.
+        start: elastix's first guess of the translation.
 
     Returns:
         4x4 matrix on RAS mm.
@@ -26,13 +34,18 @@ def rigid_registration(fixed: MetaTensor, moving: MetaTensor, resolutions: int =
     parameters = itk.ParameterObject.New()
     rigid = parameters.GetDefaultParameterMap("rigid", resolutions)
     rigid["Metric"] = ["AdvancedMattesMutualInformation"]
-    rigid["AutomaticTransformInitializationMethod"] = ["CenterOfGravity"]
+    rigid["AutomaticTransformInitializationMethod"] = [start]
     rigid["ErodeMask"] = ["false"]
     rigid["WriteResultImage"] = ["false"]
     parameters.AddParameterMap(rigid)
     images = [metatensor_to_itk_image(volume, channel_dim=0, dtype="float32") for volume in (fixed, moving)]
-    _, result = itk.elastix_registration_method(*images, parameter_object=parameters, log_to_console=False)
-    found = result.GetParameterMap(0)
+    elastix = itk.ElastixRegistrationMethod.New(*images)
+    elastix.SetParameterObject(parameters)
+    elastix.SetLogToConsole(False)
+    if fixed_mask is not None:
+        elastix.SetFixedMask(metatensor_to_itk_image(fixed_mask, channel_dim=0, dtype="uint8"))
+    elastix.UpdateLargestPossibleRegion()
+    found = elastix.GetTransformParameterObject().GetParameterMap(0)
     angles = [float(value) for value in found["TransformParameters"]]
     euler = itk.Euler3DTransform[itk.D].New()
     euler.SetComputeZYX(found["ComputeZYX"][0] == "true" if "ComputeZYX" in found else False)

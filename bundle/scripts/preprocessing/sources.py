@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 
@@ -73,6 +74,14 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "", name) or "unknown"
 
 
+def _along_slices(header) -> float:
+    """Where a slice lies in its stack."""
+    if "ImagePositionPatient" not in header or "ImageOrientationPatient" not in header:
+        return float(header.get("InstanceNumber", 0) or 0)
+    row, column = np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    return float(np.cross(row, column) @ np.array(header.ImagePositionPatient, dtype=float))
+
+
 def _dicom_scans(files: list[Path], root: Path) -> Iterator[Scan]:
     """Group DICOM slices by series; files of other types, and series that are no image volume, are passed over."""
     series: dict[str, _Series] = {}
@@ -92,7 +101,7 @@ def _dicom_scans(files: list[Path], root: Path) -> Iterator[Scan]:
                 file.parent,
             ),
         )
-        one.files.append((float(header.get("InstanceNumber", 0) or 0), file))
+        one.files.append((_along_slices(header), file))
     for number, one in enumerate(series.values()):
         if one.modality in ("CT", "MR") and len(one.files) > 1:
             name = _safe(one.description) if one.description else f"series{number}"
@@ -108,7 +117,7 @@ def _bids_scans(root: Path) -> Iterator[Scan]:
             suffix = volume_stem(file).rsplit("_", 1)[-1].lower()
             modality = {"t1w": "t1", "t2w": "t2", "flair": "flair", "ct": "ct", "dseg": "label"}.get(suffix)
             if modality:
-                subject = "_".join(part for part in relative.parts if part.startswith(("sub-", "ses-")))
+                subject = "_".join(part for part in relative.parts[:-1] if part.startswith(("sub-", "ses-")))
                 yield Scan(subject, volume_stem(file), (file,), modality)
 
 
