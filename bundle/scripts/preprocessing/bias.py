@@ -44,7 +44,9 @@ class CorrectBiasd(MapTransform):
         if d.get("modality") == "ct":
             return d
         low, mask = self.align(scan), (self.align(d[self.brain_key]) > 0.5).float()
-        image = metatensor_to_itk_image(low.clamp(min=0.0) + 1e-3 * low.max(), channel_dim=0, dtype="float32")
+        # N4 takes logarithms, and its histogram expects scanner-like values.
+        low = MetaTensor((low.as_tensor().clamp(min=0.0) / low.max() + 1e-3) * 1e3, affine=low.affine)
+        image = metatensor_to_itk_image(low, channel_dim=0, dtype="float32")
         domain = metatensor_to_itk_image(mask, channel_dim=0, dtype="uint8")
         n4 = itk.N4BiasFieldCorrectionImageFilter.New(
             Input=image, MaskImage=domain, NumberOfFittingLevels=len(self.iterations)
@@ -52,7 +54,7 @@ class CorrectBiasd(MapTransform):
         n4.SetMaximumNumberOfIterations(list(self.iterations))
         n4.Update()
         corrected = itk_image_to_metatensor(n4.GetOutput(), channel_dim=None)
-        field = (low.as_tensor() + 1e-3 * low.max()) / corrected.as_tensor().clamp(min=1e-6)
+        field = low.as_tensor() / corrected.as_tensor().clamp(min=1e-6)
         field = torch.where(mask.as_tensor() > 0, field, field[mask.as_tensor() > 0].median())
         field = MetaTensor(field.clamp(0.1, 10.0).float(), affine=low.affine)
         full = ResampleToMatch(mode="bilinear", padding_mode="border")(field, img_dst=scan)

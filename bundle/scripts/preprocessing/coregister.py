@@ -42,6 +42,8 @@ def rigid_registration(
     elastix = itk.ElastixRegistrationMethod.New(*images)
     elastix.SetParameterObject(parameters)
     elastix.SetLogToConsole(False)
+    # An iteration looks at 2,000 points: threads would wait for each other more than they compute, minutes instead of seconds.
+    elastix.SetNumberOfThreads(1)
     if fixed_mask is not None:
         elastix.SetFixedMask(metatensor_to_itk_image(fixed_mask, channel_dim=0, dtype="uint8"))
     elastix.UpdateLargestPossibleRegion()

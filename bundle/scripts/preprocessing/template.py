@@ -34,13 +34,13 @@ LOG_SCALE, LOG_SCALE_STD, PRIOR = -0.04, 0.06, 0.015
 @lru_cache(maxsize=1)
 def _template() -> tuple[MetaTensor, MetaTensor, MetaTensor]:
     """Image, brain and the region that counts, at `VOXEL` mm."""
-    t1, mask = datasets.load_mni152_template(resolution=1), datasets.load_mni152_brain_mask(resolution=1)
-    margin = int(RING) + 8
+    t1, mask = datasets.load_mni152_template(resolution=2), datasets.load_mni152_brain_mask(resolution=2)
+    margin = 12  # voxels of 2 mm, more than the ring
     affine = t1.affine.copy()
-    affine[:3, 3] -= margin
+    affine[:3, 3] -= affine[:3, :3] @ np.full(3, margin)
     brain = np.pad(mask.get_fdata() > 0, margin)
     image = np.pad(t1.get_fdata() / t1.get_fdata().max(), margin) * brain
-    distance = distance_transform_edt(~brain)
+    distance = distance_transform_edt(~brain, sampling=2.0)
     inner = 0.0
     for outer, intensity in SHELLS:
         image[(distance > inner) & (distance <= outer)] = intensity

@@ -1,0 +1,171 @@
+"""Brain extraction, modality, bias, registration and whole cohorts, on real scans where they are present."""
+
+import json
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import bundle_run, config
+from monai.data import MetaTensor
+from monai.transforms import ResampleToMatch
+from monai.transforms.utils import create_rotate
+from scripts.errors import InputError
+from scripts.preprocessing import (
+    AlignToRAS,
+    BrainExtraction,
+    CorrectBiasd,
+    ReadScand,
+    guess_modality,
+    rigid_registration,
+    tissue_labels,
+)
+from scripts.volumes import read_volume
+
+
+def aligned(path, voxel: float = 2.0) -> MetaTensor:
+    scan = AlignToRAS(voxel)(ReadScand("image")({"image": str(path)})["image"])
+    return MetaTensor(scan.as_tensor().clamp(min=0.0), meta=dict(scan.meta))
+
+
+def dice(a, b) -> float:
+    a, b = np.asarray(a) > 0.5, np.asarray(b) > 0.5
+    return 2.0 * float((a & b).sum()) / float(a.sum() + b.sum())
+
+
+def head_from_labels(path, seed: int) -> tuple[MetaTensor, MetaTensor]:
+    """A T1w-like head with random tissues around the brain, and its true brain."""
+    label_map = read_volume(path)
+    labels = label_map.as_tensor().long()
+    contrast = torch.empty(int(labels.max()) + 1).uniform_(20, 120, generator=torch.Generator().manual_seed(seed))
+    contrast[[2, 41, 7, 46]], contrast[[3, 42, 8, 47]] = 110.0, 80.0
+    contrast[[24, 4, 43, 14, 15]], contrast[511], contrast[0] = 25.0, 15.0, 0.0
+    scan = MetaTensor(contrast[labels], affine=label_map.affine)
+    brain = MetaTensor(((labels > 0) & (labels < 256)).float(), affine=label_map.affine)
+    align = AlignToRAS(2.0)
+    return align(scan), (align(brain) > 0.5).float()
+
+
+@pytest.mark.parametrize(("number", "least"), [("02", 0.85), ("05", 0.80)])
+def test_brain_of_a_synthetic_head(number, least, shared_data):
+    # 05 is the worst of those that were tried: bright tissue right outside the CSF.
+    scan, brain = head_from_labels(shared_data / f"label_maps/training_seg_{number}.nii.gz", 0)
+    assert dice(BrainExtraction()(scan)[0], brain[0]) > least
+
+
+def test_brain_extracted_scans_are_left_alone(shared_data, sample_datalist):
+    for path in (sample_datalist.parent / "t1.nii.gz", shared_data / "stroke_t2" / "t2.nii.gz"):
+        scan = aligned(path)
+        assert dice(BrainExtraction()(scan)[0], scan[0] > 0.02 * scan.max()) > 0.98
+
+
+def test_what_shows_no_brain_is_refused(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 12, 12, generator=generator), (90, 90, 90))[0]
+    with pytest.raises(InputError, match="brain found"):
+        BrainExtraction()(MetaTensor(noise, affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]))))
+    with pytest.raises(InputError, match=r"hd-bet.*not installed.*pip install hd-bet"):
+        BrainExtraction("hd-bet")(MetaTensor(noise))
+    with pytest.raises(InputError, match="not known"):
+        BrainExtraction("magic")
+
+
+def test_modalities_of_real_scans(shared_data):
+    files = {
+        "ms_mni_patient07/t1.nii.gz": "t1",
+        "ms_mni_patient07/t2.nii.gz": "t2",
+        "ms_mni_patient07/flair.nii.gz": "flair",
+        "stroke_t2/t2.nii.gz": "t2",
+        "templates/healthy_t1_0.8mm.nii.gz": "t1",
+        "paired_t1_labels/bert_brain.mgz": "t1",
+    }
+    for file, expected in files.items():
+        scan = aligned(shared_data / file)
+        assert guess_modality(scan, (scan > 0.02 * scan.max()).float())[0] == expected, file
+
+
+def test_scans_of_a_subject_are_brought_together(shared_data):
+    t1, flair = (aligned(shared_data / f"ms_mni_patient07/{name}.nii.gz") for name in ("t1", "flair"))
+    motion = np.eye(4)
+    motion[:3, :3] = create_rotate(3, np.deg2rad((6.0, -9.0, 12.0)))[:3, :3]
+    motion[:3, 3] = (5.0, -8.0, 3.0)
+    moved = MetaTensor(flair.as_tensor(), affine=torch.as_tensor(motion) @ flair.affine.double())
+    points = np.c_[np.random.RandomState(0).uniform(-60, 60, (100, 3)), np.ones(100)]
+    assert np.abs((points @ (rigid_registration(t1, moved) - motion).T)[:, :3]).max() < 1.0
+
+
+def test_a_bias_field_is_taken_out(sample_datalist):
+    scan = aligned(sample_datalist.parent / "t1.nii.gz")
+    brain = (scan > 0).float()
+    field = torch.linspace(0.7, 1.4, scan.shape[1])[None, :, None, None]
+    biased = MetaTensor(scan.as_tensor() * field, affine=scan.affine)
+    corrected = CorrectBiasd("image")({"image": biased, "brain": brain})["image"]
+
+    def spread(image) -> float:
+        ratio = (image.as_tensor() / scan.as_tensor())[scan.as_tensor() > 0.3]
+        return float(ratio.std() / ratio.mean())
+
+    assert spread(biased) > 0.1 and spread(corrected) < 0.5 * spread(biased)
+
+
+def test_three_tissues_of_a_real_t1(shared_data):
+    scan = aligned(shared_data / "paired_t1_labels/bert_brain.mgz", 1.0)
+    truth = read_volume(shared_data / "paired_t1_labels/bert_aseg.mgz")
+    truth = np.asarray(ResampleToMatch(mode="nearest", padding_mode="zeros")(truth, img_dst=scan)[0])
+    brain = MetaTensor((scan.as_tensor() > 0).float(), affine=scan.affine)
+    middle = np.argwhere(np.asarray(brain[0]) > 0).mean(axis=0)
+    plane = np.diag([-1.0, 1.0, 1.0, 1.0])
+    plane[0, 3] = 2.0 * (middle[0] * float(scan.affine[0, 0]) + float(scan.affine[0, 3]))
+    found = np.asarray(tissue_labels(scan, brain, plane)[0])
+    cerebrum = np.isin(truth, [2, 3, 41, 42])
+    for label in (2, 3, 41, 42):
+        assert dice((found == label) & cerebrum, truth == label) > 0.8, label
+
+
+def test_a_cohort_end_to_end(sample_datalist, tmp_path):
+    """A BIDS data set with a good scan and two bad ones; then again; then with a changed file."""
+    source = nib.load(sample_datalist.parent / "t1.nii.gz")
+    values = source.get_fdata().astype(np.float32)
+    raw = tmp_path / "raw"
+    for subject, data in {
+        "01": values,
+        "02": (values > 0).astype(np.float32),
+        "03": np.stack([values] * 2, -1),
+    }.items():
+        (raw / f"sub-{subject}" / "anat").mkdir(parents=True)
+        nib.save(nib.Nifti1Image(data, source.affine), raw / f"sub-{subject}" / "anat" / f"sub-{subject}_T1w.nii.gz")
+    (raw / "dataset_description.json").write_text("{}")
+    out = tmp_path / "out"
+    command = [
+        "run",
+        "preprocessing",
+        *config("preprocess"),
+        "--input",
+        raw,
+        "--output_dir",
+        out,
+        "--voxel_size",
+        "2.0",
+    ]
+    done = bundle_run(*command, check=False)
+    assert done.returncode != 0 and "2 of 3 scans could not be prepared" in done.stderr.strip().splitlines()[-1]
+    summary = (out / "summary.csv").read_text()
+    assert "a mask, a label map or empty" in summary and "holds 2 volumes" in summary
+    entries = json.loads((out / "datalist.json").read_text())
+    assert [entry["subject"] for entry in entries["training"]] == ["sub-01"]
+    subject = entries["training"][0]
+    scan = nib.load(out / subject["t1"])
+    assert 0.0 <= scan.get_fdata().min() and scan.get_fdata().max() <= 1.0
+    np.testing.assert_allclose(scan.affine[:3, :3], np.diag([2.0] * 3))
+    normal = np.linalg.eigh(np.array(subject["mirror_transform"])[:3, :3])[1][:, 0]
+    assert abs(normal[0]) > np.cos(np.deg2rad(1.0))  # the template is symmetric about x = 0
+    assert set(np.unique(np.asarray(nib.load(out / subject["label"]).dataobj))) == {0, 2, 3, 24, 41, 42}
+
+    record = next(out.glob("sub-01/anat/*_desc-preproc.json"))
+    written = os.stat(record).st_mtime_ns
+    bundle_run(*command, check=False)
+    assert os.stat(record).st_mtime_ns == written and ",kept," in (out / "summary.csv").read_text()
+    nib.save(nib.Nifti1Image(values * 0.5 + 1e-3 * (values > 0), source.affine), raw / "sub-01/anat/sub-01_T1w.nii.gz")
+    bundle_run(*command, check=False)
+    assert os.stat(record).st_mtime_ns > written
