@@ -32,8 +32,9 @@ def tissue_labels(t1: MetaTensor, brain: torch.Tensor, mirror_transform: np.ndar
     values = np.asarray(t1[0], dtype=np.float64)
     sample = values[inside][:: max(1, int(inside.sum()) // SAMPLES), None]
     start = np.percentile(sample, [5, 40, 85])[:, None]
-    # One variance for all: a normalized scan may have white matter at one value.
-    mixture = GaussianMixture(3, covariance_type="tied", means_init=start, random_state=0).fit(sample)
+    # A normalized scan may have its white matter at one value: a least width keeps that Gaussian from being a spike.
+    width = 0.05 * float(np.percentile(sample, 99))
+    mixture = GaussianMixture(3, means_init=start, reg_covar=width**2, random_state=0).fit(sample)
     order = np.argsort(mixture.means_[:, 0])
     probability = np.zeros((3, *values.shape))
     probability[:, inside] = mixture.predict_proba(values[inside][:, None])[:, order].T
