@@ -30,7 +30,7 @@ from .template import place_template
 __all__ = ["BrainExtraction", "BrainExtractiond"]
 
 SMALLEST_BRAIN = 200.0  # ml
-SURFACE, THREAD = 6.0, 3.0  # mm: depth of what may be taken off, radius of what holds
+SURFACE, THREAD = 10.0, 3.0  # mm: depth of what may be taken off, radius of what holds
 
 # Command and what brings it; both fetch their weights on first use.
 TOOLS = {
@@ -90,7 +90,7 @@ class BrainExtraction(Transform):
         if empty and float((signal & ~inside).sum()) < self.stripped_share * float(signal.sum()):
             mask = signal
         else:
-            mask = self._cleaned(inside, values > 1.05 * bright, np.linalg.norm(np.asarray(img.affine)[:3, :3], axis=0))
+            mask = self._cleaned(inside, values, np.linalg.norm(np.asarray(img.affine)[:3, :3], axis=0))
         mask = self.fill(self.largest(mask.float())).float()
         volume_ml = float(mask.sum()) * abs(np.linalg.det(np.asarray(img.affine)[:3, :3])) / 1e3
         if volume_ml < SMALLEST_BRAIN:
@@ -100,11 +100,13 @@ class BrainExtraction(Transform):
         return MetaTensor(mask.as_tensor(), meta=dict(img.meta))
 
     @staticmethod
-    def _cleaned(inside: torch.Tensor, bright: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
+    def _cleaned(inside: torch.Tensor, values: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
         low, high = generate_spatial_bounding_box(inside, margin=1, allow_smaller=True)
         box = tuple(map(slice, low, high))
         brain = inside[0][box].numpy()
-        kept = brain & ~(bright[0][box].numpy() & (distance_transform_edt(brain, sampling=sizes) < SURFACE))
+        depth, scan = distance_transform_edt(brain, sampling=sizes), values[0][box].numpy()
+        deep = scan[depth > SURFACE] if (depth > SURFACE).any() else scan[brain]
+        kept = brain & ~((scan > 1.05 * np.percentile(deep, 99.9)) & (depth < SURFACE))
         # Opening by two thresholds of distances: the same ball for any voxel size.
         core = distance_transform_edt(kept, sampling=sizes) > THREAD
         cleaned = torch.zeros_like(inside)
