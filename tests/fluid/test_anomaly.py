@@ -1,3 +1,8 @@
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -135,3 +140,21 @@ def test_a_mask_in_another_space_is_reported(omega, traced):
     far = MetaTensor(omega.as_tensor(), affine=shifted)
     with pytest.warns(UserWarning, match="traced.nii.gz does not meet Omega"):
         assert not RandFluidAnomaly([traced], traced_probability=1.0, **FAST).set_random_state(0)(far).any()
+
+
+def test_without_numba_the_torch_engine_takes_over(omega):
+    code = (
+        "import sys; sys.modules['numba'] = None; sys.path.insert(0, 'bundle')\n"
+        "import torch\n"
+        "from scripts.fluid import RandFluidAnomaly, transport\n"
+        "assert transport.advance_rows is None\n"
+        f"anomaly = RandFluidAnomaly(**{FAST}).set_random_state(3)(torch.load(sys.argv[1]))\n"
+        "torch.save(anomaly, sys.argv[1])\n"
+    )
+    with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        torch.save(omega.as_tensor(), file.name)
+        subprocess.run([sys.executable, "-c", code, file.name], check=True, cwd=Path(__file__).parents[2])
+        alone = torch.load(file.name)
+    torch.testing.assert_close(
+        alone, RandFluidAnomaly(**FAST).set_random_state(3)(omega.as_tensor()), atol=5e-6, rtol=0
+    )
