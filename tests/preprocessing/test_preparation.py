@@ -169,3 +169,20 @@ def test_a_cohort_end_to_end(sample_datalist, tmp_path):
     nib.save(nib.Nifti1Image(values * 0.5 + 1e-3 * (values > 0), source.affine), raw / "sub-01/anat/sub-01_T1w.nii.gz")
     bundle_run(*command, check=False)
     assert os.stat(record).st_mtime_ns > written
+
+
+def test_scans_are_never_replaced_by_results(sample_datalist, tmp_path):
+    raw = tmp_path / "raw" / "sub-01" / "anat"
+    raw.mkdir(parents=True)
+    (raw / "sub-01_T1w.nii.gz").write_bytes((sample_datalist.parent / "t1.nii.gz").read_bytes())
+    (tmp_path / "raw" / "dataset_description.json").write_text("{}")
+    command = ["run", "preprocessing", *config("preprocess"), "--input", tmp_path / "raw"]
+    for place, message in ((tmp_path / "raw", "among the scans"), (tmp_path, "among the scans")):
+        done = bundle_run(*command, "--output_dir", place, check=False)
+        assert done.returncode != 0 and message in done.stderr.strip().splitlines()[-1]
+    precious = tmp_path / "out" / "sub-01" / "notes.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("mine")
+    done = bundle_run(*command, "--output_dir", tmp_path / "out", check=False)
+    assert done.returncode != 0 and "will not be replaced" in done.stderr.strip().splitlines()[-1]
+    assert precious.read_text() == "mine" and (raw / "sub-01_T1w.nii.gz").stat().st_size > 1e5

@@ -88,6 +88,10 @@ def prepare_subject(
         record = json.loads(record_path.read_text())
         if record["fingerprint"] == fingerprint:
             return [{**row, "status": "kept"} for row in record["summary"]]
+    elif folder.exists():
+        raise InputError(
+            f"{folder} exists and is not of an earlier run; it will not be replaced: use another output_dir"
+        )
 
     rows, prepared = [], {}
     for scan in scans:
@@ -235,6 +239,8 @@ def prepare_cohort(
         InputError: when there is nothing to do; and at the end, when scans failed, after everything else was done.
     """
     output_dir = Path(output_dir)
+    if source and output_dir.resolve() in (Path(source).resolve(), *Path(source).resolve().parents):
+        raise InputError(f"the results would be written among the scans of {source}; use another output_dir")
     output_dir.mkdir(parents=True, exist_ok=True)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     subjects = list(find_subjects(source, modality).items())[rank::world]
