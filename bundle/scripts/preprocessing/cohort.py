@@ -44,7 +44,7 @@ def _fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
 
 
 def _folder(subject: str) -> Path:
-    parts = subject.split("_") if subject.startswith("sub-") else [f"sub-{subject.replace('_', '')}"]
+    parts = subject.split("_") if subject.startswith("sub-") else [f"sub-{subject.replace('_', '-')}"]
     return Path(*parts)
 
 
