@@ -28,13 +28,16 @@ BLOCK = 16  # cells: one cache line, and one AVX-512 register
 DEPTH = 8  # steps in flight; their planes fit in 1 MB for a brain at 1 mm
 EPSILON = np.float32(1e-10)
 
+# Compiled code is kept on disk under the name of the module, and this file has two: in the bundle it is `scripts`, installed
+# it is `una`, where it is compiled anew in each process (3 s).
+_CACHE = __name__.startswith("scripts.")
 _EMPTY = 2**30  # first block of a row without any; the matching last block is -1
 # Infinite and NaN inputs are refused before; sums of positive numbers may be taken in any order.
 _FAST = {"nsz", "contract", "nnan", "ninf", "reassoc"}
 _index = np.uint64  # unsigned: signed indices would be tested for a count from the end, which stops vectorization
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=_CACHE, nogil=True, error_model="numpy")
 def _extents(omega):
     """First cell and the one after the last of every row (x, y) that has any, else 0 and 0."""
     first = np.zeros(omega.shape[:2], np.int64)
@@ -52,13 +55,13 @@ def _extents(omega):
     return first, last
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=_CACHE, nogil=True, error_model="numpy")
 def _clear(row):
     for k in range(len(row)):
         row[k] = 0
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=_CACHE, nogil=True, fastmath=_FAST, error_model="numpy")
 def _faces(a, b, omega_left, omega_right, d_left, d_right, v):
     """Coefficients of the flux a P_left - b P_right; closed where either cell is outside."""
     for k in range(len(a)):
@@ -68,7 +71,7 @@ def _faces(a, b, omega_left, omega_right, d_left, d_right, v):
         b[k] = max(-v[k], np.float32(0)) + d if is_open else np.float32(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=_CACHE, nogil=True, error_model="numpy")
 def _prepare(c, p, p0, omega, diffusivity, vx, vy, vz, first, last, origin, begin, end, x_from, x_to):
     """Fill the coefficients of the lower faces of the cells of some planes, P, and the ranges of blocks in P.
 
@@ -120,7 +123,7 @@ def _prepare(c, p, p0, omega, diffusivity, vx, vy, vz, first, last, origin, begi
                 end[:2, x, y] = (high - bz - 1) // BLOCK + 1
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=_CACHE, nogil=True, fastmath=_FAST, error_model="numpy")
 def _largest_rate(c, stride_x, stride_y, begin, end, x_from, x_to):
     """Largest rate at which a cell is emptied, per unit time."""
     one = _index(1)
@@ -136,7 +139,7 @@ def _largest_rate(c, stride_x, stride_y, begin, end, x_from, x_to):
     return largest
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=_CACHE, nogil=True, fastmath=_FAST, error_model="numpy")
 def _step_blocks(new, old, ax, bx, ay, by, az, bz, start, blocks, stride_x, stride_y, dt):
     one = _index(1)
     for block in range(blocks):
@@ -155,7 +158,7 @@ def _step_blocks(new, old, ax, bx, ay, by, az, bz, start, blocks, stride_x, stri
             new[i] = old[i] * (np.float32(1) - dt * out) + dt * inflow
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@njit(cache=_CACHE, nogil=True, fastmath=_FAST, error_model="numpy")
 def _stays_empty(p, start):
     """Whether a block holds next to nothing; then it is zeroed."""
     largest = np.float32(0)
@@ -168,7 +171,7 @@ def _stays_empty(p, start):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=_CACHE, nogil=True, error_model="numpy")
 def _step_plane(x, y_low, y_high, new, old, c, stride_x, stride_y, dt, domain_begin, domain_end, begin, end,
                 next_begin, next_end):  # fmt: skip
     for y in range(max(1, y_low), min(begin.shape[1] - 1, y_high)):
@@ -191,7 +194,7 @@ def _step_plane(x, y_low, y_high, new, old, c, stride_x, stride_y, dt, domain_be
             next_begin[x, y], next_end[x, y] = low, high
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=_CACHE, nogil=True, error_model="numpy")
 def _advance(even, odd, c, stride_x, stride_y, dt, begin, end, low, low_slope, high, high_slope, y_low, y_high,
              steps):  # fmt: skip
     """Step k of the planes ``low + k low_slope <= x < high + k high_slope``, for all steps of a wave.
@@ -229,7 +232,7 @@ def _wave(pool, parts, begin, end, arguments, steps):
     list(pool.map(lambda cut: _advance(*arguments, cut, -1, cut, 1, y_low, y_high, steps), cuts))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=_CACHE, nogil=True, error_model="numpy")
 def _copy_rows(frame, p, first, last, origin):
     bx, by, bz = origin
     for x in range(bx, bx + p.shape[0] - 2):
