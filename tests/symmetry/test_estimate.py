@@ -55,7 +55,7 @@ def with_lesion(image: MetaTensor, brain: MetaTensor) -> MetaTensor:
     return MetaTensor(torch.where(lesion, 1.3, image.as_tensor()), affine=image.affine)
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_real_anatomy_turned_by_known_angles(number, shared_data):
     label_map = read_volume(shared_data / f"label_maps_brain/brain{number}_labels.nii.gz")
     image, brain = scan_of(label_map, number)
