@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import ResizeWithPadOrCrop
+from monai.transforms import ResizeWithPadOrCrop, generate_spatial_bounding_box
 from scripts.data import write_sample_subject
 from scripts.fluid import RandFluidAnomaly, random_diffusivity, random_velocity, simulate, transport
 from scripts.volumes import read_volume
@@ -64,8 +64,7 @@ def _reached(p0, domain, velocity, diffusivity, steps: int) -> float:
 def anomaly(yardsticks: Yardsticks, directory: Path) -> list[dict]:
     """Potentials and transport to T = 0.9, advection and diffusion, of three traced masks; and what they consist of."""
     whole = brain(directory)
-    low, high = [f(dim=0).values for f in ((whole[0] > 0).nonzero().min, (whole[0] > 0).nonzero().max)]
-    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(low, high))
+    box = tuple(map(slice, *generate_spatial_bounding_box(whole)))
     domain = (whole[0] > 0)[box].contiguous()
     cells = domain.numel()
     results = [

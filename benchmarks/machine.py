@@ -28,9 +28,11 @@ def _read(path: str) -> str:
     return Path(path).read_text() if Path(path).exists() else ""
 
 
-def _synchronize() -> None:
+def now() -> float:
+    """Seconds on a clock, once the device has done what it was given."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def seconds(work: Callable[[], object], repeats: int = 5) -> float:
@@ -38,11 +40,9 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
     work()
     times = []
     for _ in range(repeats):
-        _synchronize()
-        start = time.perf_counter()
+        start = now()
         work()
-        _synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(now() - start)
     return statistics.median(times)
 
 

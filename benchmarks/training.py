@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
-from .machine import DEVICE, Yardsticks, seconds
+from .machine import DEVICE, Yardsticks, now, seconds
 
 CONFIGS = Path(__file__).parents[1] / "bundle" / "configs"
 PAPER_ITERATIONS, PAPER_DAYS = 400_000, 14  # on one A100
@@ -26,11 +25,9 @@ def _parser(directory: Path, **overrides) -> ConfigParser:
 
 def _timed(transform, spent: dict[str, float], name: str):
     def call(data):
-        start = time.perf_counter()
+        start = now()
         result = transform(data)
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+        spent[name] = spent.get(name, 0.0) + now() - start
         return result
 
     return call
@@ -61,12 +58,6 @@ def sample(yardsticks: Yardsticks, directory: Path) -> list[dict]:
     return [yardsticks.record("training sample", "160^3, 1 mm", whole, parts_s=shares)]
 
 
-def _now() -> float:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def step(yardsticks: Yardsticks, directory: Path) -> list[dict]:
     """A training step, and the share of the generator in it: of the default config, and of the paper's on a GPU."""
     scales = (
@@ -80,7 +71,7 @@ def step(yardsticks: Yardsticks, directory: Path) -> list[dict]:
         trainer = parser.get_parsed_content("train::trainer")
         moments = {Events.GET_BATCH_STARTED: [], Events.GET_BATCH_COMPLETED: [], Events.ITERATION_COMPLETED: []}
         for event, times in moments.items():
-            trainer.add_event_handler(event, lambda engine, times=times: times.append(_now()))
+            trainer.add_event_handler(event, lambda engine, times=times: times.append(now()))
         trainer.run()
         asked, got, done = (torch.tensor(times[4:16], dtype=torch.float64) for times in moments.values())
         generate, learn = float((got - asked).median()), float((done - got).median())

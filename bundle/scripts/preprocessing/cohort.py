@@ -21,16 +21,15 @@ from monai.transforms import ResampleToMatch, SaveImage
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..symmetry import estimate_mirror, symmetry
+from ..symmetry import estimate_mirror, mid_plane_reflection, symmetry
 from ..volumes import read_volume
-from .coregister import rigid_registration
+from .coregister import moved_onto, rigid_registration
 from .sources import COMPANIONS, Scan, find_subjects
 from .tissues import tissue_labels
 
 __all__ = ["prepare_cohort", "prepare_subject"]
 
 SUFFIX = {"t1": "T1w", "t2": "T2w", "flair": "FLAIR", "ct": "ct"}
-NO_PLANE = np.diag([-1.0, 1.0, 1.0, 1.0])
 
 
 def _fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
@@ -134,10 +133,7 @@ def prepare_subject(
         if modality != reference_modality:
             motion = rigid_registration(image, volume)
             motions[modality] = motion.tolist()
-            moved = MetaTensor(
-                volume.as_tensor(), affine=torch.as_tensor(np.linalg.inv(motion)) @ volume.affine.double()
-            )
-            volume = ResampleToMatch(mode="bilinear", padding_mode="zeros")(moved, img_dst=image)
+            volume = moved_onto(volume, np.linalg.inv(motion), image)
             volume = MetaTensor(volume.as_tensor() * (brain.as_tensor() > 0), affine=image.affine)
         files[modality] = f"{prefix}_desc-preproc_{SUFFIX[modality]}.nii.gz"
         _save(volume, anat / files[modality], torch.float32)
@@ -149,7 +145,7 @@ def prepare_subject(
     if make_labels and "label" not in files and reference_modality == "t1":
         files["label"] = f"{prefix}_desc-threetissue_dseg.nii.gz"
         _save(tissue_labels(image, brain, mirror), anat / files["label"], torch.int16)
-    scores = {"before": symmetry(image, brain, _upright(image, brain)), "after": symmetry(image, brain, mirror)}
+    scores = {"before": symmetry(image, brain, mid_plane_reflection(brain)), "after": symmetry(image, brain, mirror)}
     seconds = round((time.perf_counter() - start) / max(1, len(rows)), 1)
     rows = [{**row, "symmetry": round(scores["after"], 3), "seconds": seconds} for row in rows]
     record = {
@@ -168,15 +164,6 @@ def prepare_subject(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(folder)
     return rows
-
-
-def _upright(image: MetaTensor, brain: torch.Tensor) -> np.ndarray:
-    """The plane that one would take without looking: sagittal, through the middle of the brain."""
-    voxels = torch.as_tensor(np.argwhere(np.asarray(brain[0]) > 0).mean(axis=0))
-    middle = image.affine[:3, :3].double() @ voxels + image.affine[:3, 3].double()
-    plane = NO_PLANE.copy()
-    plane[0, 3] = 2.0 * float(middle[0])
-    return plane
 
 
 def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int) -> None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import itk
 import numpy as np
+import torch
 from monai.data import MetaTensor
 from monai.data.itk_torch_bridge import metatensor_to_itk_image
+from monai.transforms import ResampleToMatch
 
-__all__ = ["rigid_registration"]
+__all__ = ["moved_onto", "rigid_registration"]
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world to RAS and back
+
+
+def moved_onto(volume: MetaTensor, motion: np.ndarray, grid: MetaTensor) -> MetaTensor:
+    """A volume whose points went where `motion` (4x4 on RAS mm) takes them, on another grid; one interpolation."""
+    moved = MetaTensor(volume.as_tensor().float(), affine=torch.as_tensor(motion) @ volume.affine.double())
+    return ResampleToMatch(mode="bilinear", padding_mode="zeros")(moved, img_dst=grid)
 
 
 def rigid_registration(

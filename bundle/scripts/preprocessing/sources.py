@@ -57,7 +57,6 @@ class _Series:
     description: str
     modality: str
     patient: str
-    folder: Path
     files: list[tuple[float, Path]] = field(default_factory=list)
 
 
@@ -82,7 +81,7 @@ def _along_slices(header) -> float:
     return float(np.cross(row, column) @ np.array(header.ImagePositionPatient, dtype=float))
 
 
-def _dicom_scans(files: list[Path], root: Path) -> Iterator[Scan]:
+def _dicom_scans(files: list[Path]) -> Iterator[Scan]:
     """Group DICOM slices by series; files of other types, and series that are no image volume, are passed over."""
     series: dict[str, _Series] = {}
     for file in files:
@@ -98,7 +97,6 @@ def _dicom_scans(files: list[Path], root: Path) -> Iterator[Scan]:
                 str(header.get("SeriesDescription", "")),
                 str(header.get("Modality", "")),
                 str(header.get("PatientID", "")) or file.parent.name,
-                file.parent,
             ),
         )
         one.files.append((_along_slices(header), file))
@@ -133,7 +131,7 @@ def _folder_scans(root: Path) -> Iterator[Scan]:
             yield Scan(subject, stem, (file,), modality_by_name(stem))
         elif file.suffix.lower() in (".dcm", ".ima", "") and file.name != "DICOMDIR":
             others.append(file)
-    yield from _dicom_scans(others, root)
+    yield from _dicom_scans(others)
 
 
 def find_subjects(source: str | Path | None, modality: str | None = None) -> dict[str, list[Scan]]:
@@ -158,7 +156,7 @@ def find_subjects(source: str | Path | None, modality: str | None = None) -> dic
         stem = volume_stem(root)
         scans = [Scan(_safe(stem), stem, (root,), modality_by_name(stem))]
     elif root.is_file():
-        scans = list(_dicom_scans([root], root.parent))
+        scans = list(_dicom_scans([root]))
     elif (root / "dataset_description.json").is_file():
         scans = list(_bids_scans(root))
     else:

@@ -7,7 +7,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import SpatialResample
 from monai.transforms.utils import create_rotate
 from nilearn import datasets
 from scipy.ndimage import binary_fill_holes, binary_opening, distance_transform_edt
@@ -16,7 +15,7 @@ from skimage.measure import label
 from torch.nn.functional import avg_pool3d, grid_sample
 
 from .align import AlignToRAS
-from .coregister import rigid_registration
+from .coregister import moved_onto, rigid_registration
 
 __all__ = ["place_template"]
 
@@ -52,12 +51,6 @@ def _template() -> tuple[MetaTensor, MetaTensor, MetaTensor]:
         )
 
     return coarse(image), coarse(brain), (coarse(distance <= RING) > 0.5).float()
-
-
-def _moved(volume: MetaTensor, motion: np.ndarray, onto: MetaTensor) -> MetaTensor:
-    moved = MetaTensor(volume.as_tensor().float(), affine=torch.as_tensor(motion) @ volume.affine.double())
-    resample = SpatialResample(mode="bilinear", padding_mode="zeros")
-    return resample(moved, dst_affine=onto.affine, spatial_size=onto.shape[1:])
 
 
 def _top_of_head(signal: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -128,11 +121,11 @@ def place_template(scan: MetaTensor) -> tuple[MetaTensor, float]:
     guess = np.eye(4)  # scan to template
     guess[:3, 3] = _top_of_head(np.asarray(template[0]) > 0.02, np.asarray(template.affine, dtype=np.float64))
     guess[:3, 3] -= _top_of_head(head, np.asarray(low.affine, dtype=np.float64))
-    rigid = rigid_registration(template, _moved(low, guess, template), fixed_mask=ring, start="GeometricalCenter")
+    rigid = rigid_registration(template, moved_onto(low, guess, template), fixed_mask=ring, start="GeometricalCenter")
     match = _Match(template, ring, low, np.linalg.inv(guess) @ rigid)
     found = np.zeros(9)
     for size in (1.0, 0.5):
         steps = size * np.diag([0.08] * 3 + [5.0] * 3 + [0.05] * 3)
         options = {"initial_simplex": np.vstack([found, found + steps]), "maxfev": 500, "xatol": 1e-3, "fatol": 1e-5}
         found = minimize(match, found, method="Nelder-Mead", options=options).x
-    return _moved(brain, match.motion(found), low), match.information(found)
+    return moved_onto(brain, match.motion(found), low), match.information(found)
