@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
+from scipy.ndimage import distance_transform_edt
 
 from .errors import InputError
 
-__all__ = ["CleanLabelsd", "LabelTable", "TissueMaskd"]
+__all__ = ["CleanLabelsd", "LabelTable", "TissueMaskd", "TrimLabelsd"]
 
 
 class LabelTable:
@@ -114,6 +116,39 @@ class CleanLabelsd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.labels.clean(d[key])
+        return d
+
+
+class TrimLabelsd(MapTransform):
+    """Drop the outer part of a label that surrounds the brain, such as the CSF up to the skull, as a brain extraction does.
+
+    What lies within the morphological closing of all other labels stays: sulci, fissures and a thin rim.
+
+    Args:
+        keys: label maps with an affine.
+        outer: the labels to trim.
+        radius: mm, of the closing; the rim that stays is a third of it.
+        allow_missing_keys: skip keys that the data does not have.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, outer: Sequence[int], radius: float, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.outer = list(outer)
+        self.radius = radius
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            labels = d[key].numpy()[0]
+            trimmed = np.isin(labels, self.outer)
+            if not trimmed.any():
+                continue
+            spacing = affine_to_spacing(d[key].affine).tolist()
+            near = distance_transform_edt(trimmed | (labels == 0), spacing) <= self.radius
+            closed = distance_transform_edt(near, spacing) > self.radius * 2 / 3
+            d[key] = convert_to_dst_type(np.where(trimmed & ~closed, 0, labels)[None], d[key])[0]
         return d
 
 

@@ -6,6 +6,7 @@ from .encoding import RandAnomalyEncoding, RandAnomalyEncodingd
 from .gamma import RandGamma, RandGammad
 from .modality import RandModality, RandModalityd
 from .scaling import ScaleToUnit, ScaleToUnitd
+from .typical_t1 import TypicalT1w, TypicalT1wd
 
 __all__ = [
     "RandAcquisition",
@@ -20,4 +21,6 @@ __all__ = [
     "RandModalityd",
     "ScaleToUnit",
     "ScaleToUnitd",
+    "TypicalT1w",
+    "TypicalT1wd",
 ]
