@@ -2,12 +2,16 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import bundle_run, config
+from conftest import ROOT, bundle_run, config
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
 from monai.transforms.utils import create_rotate
@@ -169,6 +173,55 @@ def test_a_cohort_end_to_end(sample_datalist, tmp_path):
     nib.save(nib.Nifti1Image(values * 0.5 + 1e-3 * (values > 0), source.affine), raw / "sub-01/anat/sub-01_T1w.nii.gz")
     bundle_run(*command, check=False)
     assert os.stat(record).st_mtime_ns > written
+
+
+def raw_cohort(sample_datalist, folder, count: int) -> list:
+    """A folder of brain-extracted scans, and the command that prepares it coarsely."""
+    source = nib.load(sample_datalist.parent / "t1.nii.gz")
+    (folder / "raw").mkdir()
+    for number in range(count):
+        values = source.get_fdata()[::2, ::2, ::2].astype(np.float32) * (1.0 + number)
+        affine = source.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
+        nib.save(nib.Nifti1Image(values, affine), folder / "raw" / f"case{number}_T1w.nii.gz")
+    where = ["--input", folder / "raw", "--output_dir", folder / "out", "--voxel_size", "4.0"]
+    return ["run", "preprocessing", *config("preprocess"), *where]
+
+
+def test_a_killed_run_goes_on(sample_datalist, tmp_path):
+    command = [sys.executable, "-m", "monai.bundle", *map(str, raw_cohort(sample_datalist, tmp_path, 3))]
+    environment = {**os.environ, "PYTHONPATH": "bundle", "OMP_NUM_THREADS": "2"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "out").glob("sub-*/anat/*preproc.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("sub-*/anat/*preproc.json")}
+    assert 0 < len(written) < 3
+    half_done = (
+        tmp_path / "out" / ".sub-case2.partial-999999999" / "anat"
+    )  # what a process killed while it writes leaves
+    half_done.mkdir(parents=True)
+    done = bundle_run(*command[3:])
+    assert done.stdout.count(" kept ") == len(written) and done.stdout.count(" done ") == 3 - len(written)
+    assert all(path.stat().st_mtime_ns == when for path, when in written.items())
+    assert not list((tmp_path / "out").glob("**/.*partial*"))
+    assert len(json.loads((tmp_path / "out" / "datalist.json").read_text())["training"]) == 3
+
+
+def test_processes_and_ranks_share_a_cohort(sample_datalist, tmp_path):
+    command = raw_cohort(sample_datalist, tmp_path, 4)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    bundle_run(*command, "--workers", "2", launcher=torchrun)
+    shares = [
+        {line.split(",")[0] for line in (tmp_path / "out" / name).read_text().splitlines()[1:]}
+        for name in ("summary.csv", "summary_1.csv")
+    ]
+    assert shares == [{"case0", "case2"}, {"case1", "case3"}]
+    entries = json.loads((tmp_path / "out" / "datalist.json").read_text())["training"]
+    assert [entry["subject"] for entry in entries] == [f"sub-case{number}" for number in range(4)]
+    first, last = (nib.load(tmp_path / "out" / entries[number]["t1"]).get_fdata() for number in (0, 3))
+    np.testing.assert_allclose(first, last, atol=1e-3)  # four times as bright, scaled to the same
 
 
 def test_scans_are_never_replaced_by_results(sample_datalist, tmp_path):

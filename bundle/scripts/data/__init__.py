@@ -3,6 +3,7 @@
 from .choose import RandChooseScand
 from .cohort import as_new_subject, write_cohort
 from .datalist import find_scans, load_datalist
+from .lesions import register_lesions
 from .reading import BrainMaskd, CropToBraind, ReadVolumesd
 from .sample_subject import write_sample_subject
 
@@ -14,6 +15,7 @@ __all__ = [
     "as_new_subject",
     "find_scans",
     "load_datalist",
+    "register_lesions",
     "write_cohort",
     "write_sample_subject",
 ]

@@ -10,8 +10,16 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import RandomizableTransform, SpatialCrop, SpatialResample, generate_spatial_bounding_box
-from monai.utils import convert_to_dst_type, convert_to_tensor
+from monai.transforms import (
+    LoadImage,
+    RandomizableTransform,
+    Resample,
+    SpatialCrop,
+    SpatialResample,
+    create_grid,
+    generate_spatial_bounding_box,
+)
+from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
 from ..errors import InputError
 from ..randomness import RandDictionaryTransform
@@ -30,8 +38,14 @@ def perlin_seed(state: np.random.RandomState, omega: torch.Tensor, cell_size: fl
     return torch.where(omega & (noise > threshold), noise, 0.0).clamp_(0.0, 1.0)
 
 
-def traced_seed(path: str | Path, omega: MetaTensor) -> torch.Tensor:
-    """Load a traced lesion mask and resample it to the grid of Omega by the affines; ``(X, Y, Z)`` in [0, 1].
+def traced_seed(path: str | Path, omega: MetaTensor, displacement: str | Path | None = None) -> torch.Tensor:
+    """Load a traced lesion mask and resample it to the grid of Omega; ``(X, Y, Z)`` in [0, 1].
+
+    Args:
+        path: of the mask.
+        omega: domain with an affine to RAS mm.
+        displacement: NIfTI vector field ``(X', Y', Z', 1, 3)``, RAS mm, from points of the subject to the space of the mask,
+            as `register_lesions` writes it; None when both share a space.
 
     Raises:
         InputError: when the file is missing, unreadable, or not a 3D volume, or Omega has no affine.
@@ -43,9 +57,23 @@ def traced_seed(path: str | Path, omega: MetaTensor) -> torch.Tensor:
     except InputError as error:
         # The reason is in the message: it is one line that the user reads.
         raise InputError(f"cannot read the traced lesion mask {path}, mend traced_masks: {error}") from None
-    resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)
-    placed = resample((mask > 0).float(), dst_affine=omega.affine, spatial_size=omega.shape[1:])
-    seed = placed.as_tensor()[0].to(omega.device)
+    mask = (mask > 0).float()
+    if displacement is None:
+        resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)
+        placed = resample(mask, dst_affine=omega.affine, spatial_size=omega.shape[1:])
+    else:
+        load = LoadImage("NibabelReader", image_only=True, dtype="float32")
+        field = load(displacement)[:, :, :, 0].permute(3, 0, 1, 2)
+        along = SpatialResample(mode="bilinear", padding_mode="border", dtype=torch.float32)
+        points = along(field, dst_affine=omega.affine, spatial_size=omega.shape[1:]).as_tensor()
+        voxels = create_grid(omega.shape[1:], dtype=torch.float64, backend=TransformBackends.TORCH)
+        voxels[:3] += (torch.tensor(omega.shape[1:]).double()[:, None, None, None] - 1) / 2
+        world = torch.tensordot(omega.affine.double().cpu(), voxels, dims=1)
+        world[:3] += points
+        grid = torch.tensordot(torch.linalg.inv(mask.affine.double()), world, dims=1)
+        grid[:3] -= (torch.tensor(mask.shape[1:]).double()[:, None, None, None] - 1) / 2
+        placed = Resample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(mask, grid.float())
+    seed = convert_to_tensor(placed, track_meta=False)[0].to(omega.device)
     if not (seed * (convert_to_tensor(omega, track_meta=False)[0] > 0)).any():
         warnings.warn(
             f"the traced mask {path} does not meet Omega, no lesion comes of it; are both in one space?", stacklevel=2
@@ -139,8 +167,16 @@ class RandFluidAnomaly(RandomizableTransform):
         self._times = self.R.randint(self.num_times[0], self.num_times[1] + 1)
         self._field_seed = self.R.randint(2**31 - 1)
 
-    def trajectory(self, omega: torch.Tensor, times: Sequence[float] | None = None) -> torch.Tensor:
-        """The current draw at `times`, by default at its end: ``(len(times), X, Y, Z)``."""
+    def trajectory(
+        self, omega: torch.Tensor, times: Sequence[float] | None = None, displacement: str | Path | None = None
+    ) -> torch.Tensor:
+        """The current draw at `times`, by default at its end: ``(len(times), X, Y, Z)``.
+
+        Args:
+            omega: the domain.
+            times: see `simulate`.
+            displacement: see `traced_seed`.
+        """
         if omega.ndim != 4 or omega.shape[0] != 1:
             raise InputError(f"Omega must be one 3D mask (1, X, Y, Z), got shape {tuple(omega.shape)}")
         if not (omega > 0).any():
@@ -155,7 +191,7 @@ class RandFluidAnomaly(RandomizableTransform):
         seed = (
             perlin_seed(fields, domain, self.cell_size, self._percentile)
             if self._mask is None
-            else traced_seed(self._mask, inside)
+            else traced_seed(self._mask, inside, displacement)
         )
         velocity = (
             random_velocity(fields, domain, self.cell_size, self.velocity_scale, self.taper)
@@ -171,10 +207,16 @@ class RandFluidAnomaly(RandomizableTransform):
         frames[box] = simulate(seed, domain, velocity, diffusivity, times, self.cfl)
         return frames
 
-    def __call__(self, omega: torch.Tensor, randomize: bool = True) -> torch.Tensor:
+    def __call__(
+        self, omega: torch.Tensor, randomize: bool = True, displacement: str | Path | None = None
+    ) -> torch.Tensor:
         if randomize:
             self.randomize()
-        anomaly = self.trajectory(omega) if self._do_transform else torch.zeros_like(omega, dtype=torch.float32)
+        anomaly = (
+            self.trajectory(omega, displacement=displacement)
+            if self._do_transform
+            else torch.zeros_like(omega, dtype=torch.float32)
+        )
         if (anomaly > self.lesion_threshold).float().mean() < self.min_lesion_fraction:
             anomaly = torch.zeros_like(anomaly)
         return convert_to_dst_type(anomaly, omega, dtype=torch.float32)[0]
@@ -186,12 +228,22 @@ class RandFluidAnomalyd(RandDictionaryTransform):
     Args:
         keys: one key, the domain Omega (the brain, or one tissue).
         anomaly_key: where the probability map goes.
+        displacement_key: where data may have the file that brings traced masks to the subject, see `traced_seed`.
         fluid: further arguments of `RandFluidAnomaly`.
     """
 
-    def __init__(self, keys: KeysCollection, anomaly_key: str = "anomaly", **fluid) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        anomaly_key: str = "anomaly",
+        displacement_key: str = "template_displacement",
+        **fluid,
+    ) -> None:
         super().__init__(keys, RandFluidAnomaly(**fluid))
         self.anomaly_key = anomaly_key
+        self.displacement_key = displacement_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        return {**data, self.anomaly_key: super().__call__(data)[self.keys[0]]}
+        omega = data[self.keys[0]]
+        anomaly: RandFluidAnomaly = self.transform
+        return {**data, self.anomaly_key: anomaly(omega, displacement=data.get(self.displacement_key))}

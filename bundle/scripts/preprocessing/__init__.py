@@ -5,6 +5,7 @@ from .bias import CorrectBiasd
 from .brain import BrainExtraction, BrainExtractiond
 from .cohort import prepare_cohort, prepare_subject
 from .coregister import rigid_registration
+from .displacement import template_displacement
 from .modality import GuessModalityd, WindowCTd, guess_modality
 from .sources import Scan, find_subjects
 from .template import place_template
@@ -26,5 +27,6 @@ __all__ = [
     "prepare_cohort",
     "prepare_subject",
     "rigid_registration",
+    "template_displacement",
     "tissue_labels",
 ]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,12 @@ import pandas as pd
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch, SaveImage
-from tqdm import tqdm
 
 from ..errors import InputError
 from ..symmetry import estimate_mirror, mid_plane_reflection, symmetry
 from ..volumes import read_volume
 from .coregister import moved_onto, rigid_registration
+from .jobs import my_share, run_jobs
 from .sources import COMPANIONS, Scan, find_subjects
 from .tissues import tissue_labels
 
@@ -192,10 +190,6 @@ def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int
     pd.DataFrame(rows).to_csv(output_dir / summary, index=False)
 
 
-def _one_thread_each(workers: int) -> None:
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-
-
 def prepare_cohort(
     source: str | Path,
     output_dir: str | Path,
@@ -229,25 +223,14 @@ def prepare_cohort(
     if source and output_dir.resolve() in (Path(source).resolve(), *Path(source).resolve().parents):
         raise InputError(f"the results would be written among the scans of {source}; use another output_dir")
     output_dir.mkdir(parents=True, exist_ok=True)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    subjects = list(find_subjects(source, modality).items())[rank::world]
+    subjects = my_share(find_subjects(source, modality).items())
     for left_over in output_dir.glob("**/.*.partial-*"):
         if not Path(f"/proc/{left_over.name.rsplit('-', 1)[1]}").exists():
             shutil.rmtree(left_over, ignore_errors=True)
     jobs = [(subject, scans, transform, output_dir, settings, make_labels) for subject, scans in subjects]
-    rows: list[dict[str, Any]] = []
-    with tqdm(total=len(jobs), desc="preparing", unit="subject") as progress:
-        if workers <= 1:
-            for job in jobs:
-                rows += prepare_subject(*job)
-                progress.update()
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(workers, context, initializer=_one_thread_each, initargs=(workers,)) as pool:
-                for done in as_completed([pool.submit(prepare_subject, *job) for job in jobs]):
-                    rows += done.result()
-                    progress.update()
-    _write_tables(output_dir, rows, rank)
+    done = run_jobs(prepare_subject, jobs, workers, desc="preparing", unit="subject")
+    rows = [row for subject_rows in done for row in subject_rows]
+    _write_tables(output_dir, rows, int(os.environ.get("RANK", 0)))
     summary = pd.DataFrame(rows)
     failed = summary[summary["status"] == "failed"] if len(summary) else summary
     print(summary.drop(columns=["file"], errors="ignore").to_string(index=False), flush=True)

@@ -1,6 +1,8 @@
-"""Rigid registration of a subject's scans."""
+"""Registration by elastix, and the rigid one of a subject's scans."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import itk
 import numpy as np
@@ -9,7 +11,9 @@ from monai.data import MetaTensor
 from monai.data.itk_torch_bridge import metatensor_to_itk_image
 from monai.transforms import ResampleToMatch
 
-__all__ = ["moved_onto", "rigid_registration"]
+from ..errors import InputError
+
+__all__ = ["elastix", "moved_onto", "parameter_map", "rigid_registration"]
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world to RAS and back
 
@@ -18,6 +22,57 @@ def moved_onto(volume: MetaTensor, motion: np.ndarray, grid: MetaTensor) -> Meta
     """A volume whose points went where `motion` (4x4 on RAS mm) takes them, on another grid; one interpolation."""
     moved = MetaTensor(volume.as_tensor().float(), affine=torch.as_tensor(motion) @ volume.affine.double())
     return ResampleToMatch(mode="bilinear", padding_mode="zeros")(moved, img_dst=grid)
+
+
+def parameter_map(kind: str, grid_spacing: float = 16.0, resolutions: int = 3):
+    """elastix's default parameters of a "rigid", "affine" or "bspline" registration by mutual information.
+
+    Args:
+        kind: of transform.
+        grid_spacing: of a B-spline's control points, mm.
+        resolutions: levels of the pyramid.
+    """
+    found = itk.ParameterObject.New().GetDefaultParameterMap(kind, resolutions, grid_spacing)
+    found["Metric"] = ["AdvancedMattesMutualInformation"]
+    found["AutomaticTransformInitialization"] = ["true"]
+    found["AutomaticTransformInitializationMethod"] = ["CenterOfGravity"]
+    found["ErodeMask"] = ["false"]
+    found["WriteResultImage"] = ["false"]
+    return found
+
+
+def elastix(fixed: MetaTensor, moving: MetaTensor, maps: Sequence, fixed_mask: MetaTensor | None = None):
+    """Run elastix, one parameter map after the other.
+
+    Args:
+        fixed: ``(1, X, Y, Z)`` with an affine to RAS mm.
+        moving: likewise.
+        maps: see `parameter_map`.
+        fixed_mask: where the fixed scan counts; None for everywhere.
+
+    Returns:
+        elastix's transform parameters, from points of `fixed` to points of `moving`.
+
+    Raises:
+        InputError: when elastix gives up, as it does where the two do not overlap.
+    """
+    parameters = itk.ParameterObject.New()
+    for parameter in maps:
+        parameters.AddParameterMap(parameter)
+    images = [metatensor_to_itk_image(volume, channel_dim=0, dtype="float32") for volume in (fixed, moving)]
+    registration = itk.ElastixRegistrationMethod.New(*images)
+    registration.SetParameterObject(parameters)
+    registration.SetLogToConsole(False)
+    # An iteration looks at 2,000 points: threads would wait for each other more than they compute, minutes instead of seconds.
+    registration.SetNumberOfThreads(1)
+    if fixed_mask is not None:
+        registration.SetFixedMask(metatensor_to_itk_image(fixed_mask, channel_dim=0, dtype="uint8"))
+    try:
+        registration.UpdateLargestPossibleRegion()
+    except RuntimeError as error:
+        name = fixed.meta.get("filename_or_obj", "the scan")
+        raise InputError(f"{name} cannot be registered: is it a brain, and is its affine right?") from error
+    return registration.GetTransformParameterObject()
 
 
 def rigid_registration(
@@ -39,23 +94,9 @@ def rigid_registration(
     Returns:
         4x4 matrix on RAS mm.
     """
-    parameters = itk.ParameterObject.New()
-    rigid = parameters.GetDefaultParameterMap("rigid", resolutions)
-    rigid["Metric"] = ["AdvancedMattesMutualInformation"]
+    rigid = parameter_map("rigid", resolutions=resolutions)
     rigid["AutomaticTransformInitializationMethod"] = [start]
-    rigid["ErodeMask"] = ["false"]
-    rigid["WriteResultImage"] = ["false"]
-    parameters.AddParameterMap(rigid)
-    images = [metatensor_to_itk_image(volume, channel_dim=0, dtype="float32") for volume in (fixed, moving)]
-    elastix = itk.ElastixRegistrationMethod.New(*images)
-    elastix.SetParameterObject(parameters)
-    elastix.SetLogToConsole(False)
-    # An iteration looks at 2,000 points: threads would wait for each other more than they compute, minutes instead of seconds.
-    elastix.SetNumberOfThreads(1)
-    if fixed_mask is not None:
-        elastix.SetFixedMask(metatensor_to_itk_image(fixed_mask, channel_dim=0, dtype="uint8"))
-    elastix.UpdateLargestPossibleRegion()
-    found = elastix.GetTransformParameterObject().GetParameterMap(0)
+    found = elastix(fixed, moving, [rigid], fixed_mask).GetParameterMap(0)
     angles = [float(value) for value in found["TransformParameters"]]
     euler = itk.Euler3DTransform[itk.D].New()
     euler.SetComputeZYX(found["ComputeZYX"][0] == "true" if "ComputeZYX" in found else False)

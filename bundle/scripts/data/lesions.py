@@ -1,0 +1,103 @@
+"""Bring the library of traced lesion masks, which lie in template space, to each training subject."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+
+from ..errors import InputError
+from ..preprocessing import template_displacement
+from ..preprocessing.jobs import my_share, run_jobs
+from .datalist import load_datalist
+
+__all__ = ["register_lesions"]
+
+
+def _register(
+    entry: Mapping[str, Any], prepare: Callable, output_dir: Path, settings: Mapping[str, float]
+) -> dict[str, Any]:
+    subject = str(entry["subject"])
+    path, record_path = (output_dir / f"{subject}_to-template_displacement{end}" for end in (".nii", ".json"))
+    source = Path(entry.get("t1", entry.get("label")))
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + source.read_bytes()).hexdigest()
+    if record_path.is_file() and path.is_file():
+        record = json.loads(record_path.read_text())
+        if record["fingerprint"] == digest:
+            return {**record["summary"], "status": "kept"}
+    row: dict[str, Any] = {"subject": subject, "status": "done", "message": ""}
+    try:
+        data = prepare(dict(entry))
+        displacement, quality = template_displacement(data.get("t1", data.get("typical_t1")), **settings)
+    except InputError as error:
+        return {**row, "status": "failed", "message": str(error)}
+    except Exception as error:  # one subject must not stop a cohort; the message says what it was
+        cause = error.__cause__ or error
+        return {**row, "status": "failed", "message": f"{type(cause).__name__}: {cause}".splitlines()[0]}
+    row |= {name: round(value, 3) for name, value in quality.items()}
+    own = path.with_name(f".{path.name}")
+    image = nib.Nifti1Image(displacement.numpy().transpose(1, 2, 3, 0)[:, :, :, None], displacement.affine.numpy())
+    image.header.set_intent("vector")
+    image.to_filename(own)
+    own.replace(path)
+    record_path.write_text(json.dumps({"fingerprint": digest, "settings": dict(settings), "summary": row}, indent=1))
+    return row
+
+
+def register_lesions(
+    datalist: str | Path | None,
+    prepare: Callable,
+    output_dir: str | Path,
+    settings: Mapping[str, float],
+    workers: int = 1,
+) -> list[dict[str, Any]]:
+    """Register every subject of a datalist to the template in which lesions are traced.
+
+    One displacement field a subject brings any mask of the library to it when the mask is drawn, in one interpolation:
+    the same lesions as a warped copy of every mask for every subject, without writing masks x subjects files, and masks that
+    join the library later need no new registration. A subject that was done with the same file and settings is kept.
+
+    Args:
+        datalist: of the subjects, training and validation; None for the sample subject.
+        prepare: from an entry to a brain-extracted ``t1`` or ``typical_t1``.
+        output_dir: fields, their records, and ``datalist.json`` with ``template_displacement`` in every entry go here.
+        settings: arguments of `template_displacement`.
+        workers: processes. Under ``torchrun`` each process takes its share of the subjects.
+
+    Returns:
+        a row a subject: ``status``, ``dice``, ``least_jacobian``.
+
+    Raises:
+        InputError: at the end, when subjects failed, after everything else was done.
+    """
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    sections = {
+        name: load_datalist(datalist, name, output_dir / "sample_subject") for name in ("training", "validation")
+    }
+    subjects: dict[str, dict[str, Any]] = {}
+    for entry in (entry for entries in sections.values() for entry in entries):
+        if "t1" in entry or "label" in entry:
+            subjects.setdefault(entry["subject"], entry)
+    jobs = [(entry, prepare, output_dir, dict(settings)) for entry in my_share(subjects.values())]
+    rows = run_jobs(_register, jobs, workers, desc="registering", unit="subject")
+    for entry in (entry for entries in sections.values() for entry in entries):
+        field = output_dir / f"{entry['subject']}_to-template_displacement.nii"
+        if field.is_file():
+            entry["template_displacement"] = str(field.resolve())
+    own = output_dir / ".datalist.json"
+    own.write_text(json.dumps(sections, indent=1))
+    own.replace(output_dir / "datalist.json")
+    failed = [row for row in rows if row["status"] == "failed"]
+    for row in rows:
+        print("  ".join(f"{name} {value}" for name, value in row.items() if value != ""), flush=True)
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(rows)} subjects could not be registered (the others are done); the first, "
+            f"{failed[0]['subject']}: {failed[0]['message']}"
+        )
+    return rows

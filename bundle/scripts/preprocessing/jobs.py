@@ -1,0 +1,49 @@
+"""Do many independent pieces of work: in processes, with a progress bar, shared out over torchrun's ranks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+__all__ = ["my_share", "run_jobs"]
+
+
+def my_share(items: Iterable[Any]) -> list[Any]:
+    """Of this process, when ``torchrun`` started several; else all."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return list(items)[rank::world]
+
+
+def _share_cores(workers: int) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def run_jobs(function: Callable, jobs: Sequence[tuple], workers: int, desc: str, unit: str) -> list[Any]:
+    """Call ``function(*job)`` for every job; results in the order in which they are done.
+
+    Args:
+        function: a module's function, for processes find it by name.
+        jobs: its arguments.
+        workers: processes; 1 works in this one.
+        desc: of the progress bar.
+        unit: of the progress bar.
+    """
+    results = []
+    with tqdm(total=len(jobs), desc=desc, unit=unit) as progress:
+        if workers <= 1:
+            for job in jobs:
+                results.append(function(*job))
+                progress.update()
+        else:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(workers, context, initializer=_share_cores, initargs=(workers,)) as pool:
+                for done in as_completed([pool.submit(function, *job) for job in jobs]):
+                    results.append(done.result())
+                    progress.update()
+    return results
