@@ -1,4 +1,4 @@
-"""Run all benchmarks, or those named: ``PYTHONPATH=bundle python -m benchmarks [anomaly growth sample step]``."""
+"""Run all benchmarks, or those named: ``PYTHONPATH=bundle python -m benchmarks [anomaly growth sample step prepare]``."""
 
 import sys
 import tempfile
@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import fluid, training
+from . import fluid, preparation, training
 from .machine import DEVICE, Yardsticks, describe
 
-BENCHMARKS = {"anomaly": fluid.anomaly, "growth": fluid.growth, "sample": training.sample, "step": training.step}
+BENCHMARKS = {
+    "anomaly": fluid.anomaly,
+    "growth": fluid.growth,
+    "sample": training.sample,
+    "step": training.step,
+    "prepare": preparation.prepare,
+}
 COLUMNS = ["name", "size", "median_s", "units", "limit_s", "times_limit", "peak_mb"]
 
 

@@ -10,7 +10,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
-from .machine import DEVICE, Yardsticks, now, seconds
+from .machine import DEVICE, Yardsticks, now, seconds, timed
 
 CONFIGS = Path(__file__).parents[1] / "bundle" / "configs"
 PAPER_ITERATIONS, PAPER_DAYS = 400_000, 14  # on one A100
@@ -21,16 +21,6 @@ def _parser(directory: Path, **overrides) -> ConfigParser:
     parser.read_config(str(CONFIGS / "train.yaml"))
     parser.update({"output_dir": str(directory), "num_workers": 0, "resume": False, **overrides})
     return parser
-
-
-def _timed(transform, spent: dict[str, float], name: str):
-    def call(data):
-        start = now()
-        result = transform(data)
-        spent[name] = spent.get(name, 0.0) + now() - start
-        return result
-
-    return call
 
 
 def sample(yardsticks: Yardsticks, directory: Path) -> list[dict]:
@@ -51,7 +41,7 @@ def sample(yardsticks: Yardsticks, directory: Path) -> list[dict]:
     steps = stream.transform.transforms
     draw()
     whole = seconds(draw, draws)
-    steps = [_timed(t, parts, type(t).__name__) for t in steps]
+    steps = [timed(t, parts, type(t).__name__) for t in steps]
     for _ in range(draws):
         draw()
     shares = {name: round(spent / draws, 4) for name, spent in sorted(parts.items(), key=lambda item: -item[1])}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, bundle_run, config
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
 from monai.transforms.utils import create_rotate
@@ -51,11 +52,31 @@ def head_from_labels(path, seed: int) -> tuple[MetaTensor, MetaTensor]:
     return align(scan), (align(brain) > 0.5).float()
 
 
-@pytest.mark.parametrize(("number", "least"), [("02", 0.85), pytest.param("05", 0.80, marks=pytest.mark.slow)])
-def test_brain_of_a_synthetic_head(number, least, shared_data):
-    # 05 is the worst of those that were tried: bright tissue right outside the CSF.
+@pytest.mark.parametrize(
+    "number", ["02", *(pytest.param(n, marks=pytest.mark.slow) for n in ("01", "05", "09", "12", "14"))]
+)
+def test_brain_of_a_synthetic_head(number, shared_data):
     scan, brain = head_from_labels(shared_data / f"label_maps/training_seg_{number}.nii.gz", 0)
-    assert dice(BrainExtraction()(scan)[0], brain[0]) > least
+    reached = dice(BrainExtraction()(scan)[0], brain[0])
+    print(f"label map {number}: Dice {reached:.3f}")
+    assert reached > (0.80 if number == "05" else 0.85)  # 05: bright tissue right outside the CSF
+
+
+@pytest.mark.slow
+def test_a_raw_ct_head_in_hounsfield_units(shared_data, tmp_path):
+    # The mean CT is in rescaled units (see shared/data/README.md): back to HU first.
+    source = nib.load(shared_data / "templates" / "ct_elderly_2mm.nii.gz")
+    units = source.get_fdata()
+    hounsfield = np.where(units <= 900, units - 1000, np.where(units <= 3100, (units - 900) / 11 - 100, units - 3000))
+    nib.save(nib.Nifti1Image(hounsfield.astype(np.int16), source.affine), tmp_path / "head.nii.gz")
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / "bundle/configs/preprocess.yaml"))
+    prepared = parser.get_parsed_content("scan_chain")({"image": str(tmp_path / "head.nii.gz")})
+    assert prepared["modality"] == "ct" and prepared["modality_confidence"] > 0.9
+    brain = ResampleToMatch(mode="nearest")(prepared["brain"], img_dst=read_volume(tmp_path / "head.nii.gz"))[0] > 0.5
+    inside = hounsfield[np.asarray(brain)]
+    assert 1200.0 < len(inside) * 8e-3 < 1800.0  # ml
+    assert np.mean((inside > 0.0) & (inside < 100.0)) > 0.97  # neither bone nor air
 
 
 def test_brain_extracted_scans_are_left_alone(shared_data, sample_datalist):

@@ -31,6 +31,7 @@ __all__ = ["BrainExtraction", "BrainExtractiond"]
 
 SMALLEST_BRAIN = 200.0  # ml
 SURFACE, THREAD = 10.0, 3.0  # mm: depth of what may be taken off, radius of what holds
+BONE = 0.1  # of the median inside: darker is compact bone or air in any contrast
 
 # Command and what brings it; both fetch their weights on first use.
 TOOLS = {
@@ -47,7 +48,7 @@ class BrainExtraction(Transform):
     """Mark the brain, CSF around it included, in a head scan of any contrast.
 
     The template's brain is placed in the scan (`place_template`); near its surface, what is brighter than anything inside
-    (fat, marrow, vessels) is taken off, and so is what hangs on by a thread.
+    (fat, marrow, vessels) or as dark as bone is taken off, and so is what lies beyond it or hangs on by a thread.
 
     A scan that is brain-extracted already is recognized and left alone: its background is empty, and almost no signal lies
     outside the brain that was placed.
@@ -106,7 +107,8 @@ class BrainExtraction(Transform):
         brain = inside[0][box].numpy()
         depth, scan = distance_transform_edt(brain, sampling=sizes), values[0][box].numpy()
         deep = scan[depth > SURFACE] if (depth > SURFACE).any() else scan[brain]
-        kept = brain & ~((scan > 1.05 * np.percentile(deep, 99.9)) & (depth < SURFACE))
+        odd = (scan > 1.05 * np.percentile(deep, 99.9)) | (scan < BONE * np.median(deep))
+        kept = brain & ~(odd & (depth < SURFACE))
         # Opening by two thresholds of distances: the same ball for any voxel size.
         core = distance_transform_edt(kept, sampling=sizes) > THREAD
         cleaned = torch.zeros_like(inside)
