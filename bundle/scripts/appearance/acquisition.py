@@ -7,12 +7,12 @@ import math
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.networks.layers import GaussianFilter
 from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch.nn.functional import interpolate
 
 from ..randomness import RandDictionaryTransform, voxel_noise
+from .blur import gaussian_blur
 
 __all__ = ["RandAcquisition", "RandAcquisitiond"]
 
@@ -78,16 +78,18 @@ class RandAcquisition(Randomizable, Transform):
     def __call__(self, img: torch.Tensor, randomize: bool = True) -> torch.Tensor:
         if randomize:
             self.randomize()
-        image = convert_to_tensor(img, track_meta=False)[None]
+        image = convert_to_tensor(img, track_meta=False)
         coarser = self.spacing > self.voxel_size
         sigma = np.where(coarser, self._blur * self.thickness / self.voxel_size, 0.0)
+        image = gaussian_blur(image, sigma.tolist())
+        size = [max(1, round(n * self.voxel_size / s)) for n, s in zip(image.shape[1:], self.spacing)]
+        acquired = (
+            interpolate(image[None], size, mode="trilinear", align_corners=False) if coarser.any() else image[None]
+        )
+        seen = acquired + self._std * voxel_noise(self._noise_seed, acquired)
         if coarser.any():
-            image = GaussianFilter(3, sigma.tolist()).to(image.device)(image)
-        size = [max(1, round(n * self.voxel_size / s)) for n, s in zip(image.shape[2:], self.spacing)]
-        acquired = interpolate(image, size, mode="trilinear", align_corners=False)
-        acquired = acquired + self._std * voxel_noise(self._noise_seed, acquired)
-        seen = interpolate(acquired, image.shape[2:], mode="trilinear", align_corners=False)[0].clamp(min=0.0)
-        return convert_to_dst_type(seen, img, dtype=torch.float32)[0]
+            seen = interpolate(seen, image.shape[1:], mode="trilinear", align_corners=False)
+        return convert_to_dst_type(seen[0].clamp(min=0.0), img, dtype=torch.float32)[0]
 
 
 class RandAcquisitiond(RandDictionaryTransform):

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.networks.layers import GaussianFilter
 from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..errors import InputError
 from ..labels import LabelTable
 from ..randomness import RandDictionaryTransform, voxel_noise
+from .blur import gaussian_blur
 
 __all__ = ["RandModality", "RandModalityd"]
 
@@ -88,8 +88,7 @@ class RandModality(Randomizable, Transform):
         labels = convert_to_tensor(label_map, track_meta=False).long()
         means, deviations = (table.to(labels.device)[labels] for table in (self.mu, self.sigma))
         if self.partial_volume > 0:
-            mix = GaussianFilter(3, self.partial_volume).to(labels.device)
-            means, deviations = mix(means[None])[0], mix(deviations[None])[0]
+            means, deviations = (gaussian_blur(values, self.partial_volume) for values in (means, deviations))
         image = (means + deviations * voxel_noise(self._noise_seed, means)).clamp(min=0.0) / self.intensity_scale
         return convert_to_dst_type(image, label_map, dtype=torch.float32)[0]
 

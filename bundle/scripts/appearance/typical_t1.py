@@ -6,13 +6,13 @@ from collections.abc import Hashable, Mapping
 
 import torch
 from monai.config import KeysCollection
-from monai.networks.layers import GaussianFilter
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..errors import InputError
 from ..labels import LabelTable
 from ..randomness import voxel_noise
+from .blur import gaussian_blur
 
 __all__ = ["TypicalT1w", "TypicalT1wd"]
 
@@ -62,8 +62,8 @@ class TypicalT1w(Transform):
         missing = sorted(set(labels.unique().tolist()) - {0, *self.intensities})
         if missing:
             raise InputError(f"no T1w intensity for the labels {missing}; add them to the intensities of TypicalT1w")
-        image = GaussianFilter(3, self.partial_volume)(self.table.to(labels.device)[labels][None])[0]
-        smooth = GaussianFilter(3, self.texture_scale)(voxel_noise(int(labels.sum()) % 2**31, image)[None])[0]
+        image = gaussian_blur(self.table.to(labels.device)[labels], self.partial_volume)
+        smooth = gaussian_blur(voxel_noise(int(labels.sum()) % 2**31, image), self.texture_scale)
         image = (image + self.texture * smooth / smooth.std()) * (labels > 0)
         return convert_to_dst_type((image * self.white_matter).clamp(0.0, 1.0), label_map, dtype=torch.float32)[0]
 
