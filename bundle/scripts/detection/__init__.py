@@ -1,5 +1,6 @@
 """Anomaly scores, lesion masks and the errors of a reconstruction."""
 
+from .contrast import MatchContrast, MatchContrastd
 from .metrics import COLUMNS, RegionErrors, region_errors
 from .score import AnomalyScored, LesionMask, LesionMaskd, anomaly_score
 from .table import ErrorTable
@@ -10,6 +11,8 @@ __all__ = [
     "ErrorTable",
     "LesionMask",
     "LesionMaskd",
+    "MatchContrast",
+    "MatchContrastd",
     "RegionErrors",
     "anomaly_score",
     "region_errors",

@@ -14,8 +14,8 @@ __all__ = ["AnomalyScored", "LesionMask", "LesionMaskd", "anomaly_score"]
 
 
 def anomaly_score(image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
-    """|scan - healthy| inside the brain, cut to [0, 1] (paper Sec. 5.3). Meaningful where the scan is T1w: `healthy`
-    is T1w whatever the scan is.
+    """|scan - healthy| inside the brain, cut to [0, 1] (paper Sec. 5.3). Meaningful where both have one contrast: the network's
+    reconstruction is T1w whatever the scan is, see `MatchContrast`.
 
     Args:
         image, healthy: ``(1, X, Y, Z)``, both on the scale of `ScaleToUnit`.
