@@ -41,7 +41,10 @@ def test_a_lesion_is_seen_that_the_plain_difference_misses(case):
     t1, scan, brain, _, lesion = case
     truth = lesion[brain].numpy()
     plain = average_precision_score(truth, anomaly_score(scan, t1, brain)[brain].numpy())
-    data = MatchContrastd("pred", image_key="scan")({"pred": t1, "scan": scan, "brain": brain})
+    items = {"pred": t1, "scan": scan, "brain": brain}
+    match = MatchContrastd("pred", modalities=["t2"], image_key="scan")
+    assert match({**items, "modality": "t1"})["expected"] is t1
+    data = match({**items, "modality": "t2"})
     matched = average_precision_score(truth, anomaly_score(scan, data["expected"], brain)[brain].numpy())
     assert matched > 0.95 > 0.5 > plain
 

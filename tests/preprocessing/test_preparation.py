@@ -230,6 +230,7 @@ def test_a_killed_run_goes_on(sample_datalist, tmp_path):
     assert len(json.loads((tmp_path / "out" / "datalist.json").read_text())["training"]) == 3
 
 
+@pytest.mark.slow
 def test_processes_and_ranks_share_a_cohort(sample_datalist, tmp_path):
     command = raw_cohort(sample_datalist, tmp_path, 4)
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")

@@ -58,16 +58,21 @@ def load_datalist(path: str | Path | None, section: str, sample_dir: str | Path 
     return subjects
 
 
-def find_scans(source: str | Path | None, sections: Sequence[str] = ("test", "validation", "training")) -> list[dict]:
+def find_scans(
+    source: str | Path | None,
+    sections: Sequence[str] = ("test", "validation", "training"),
+    modality: str | None = None,
+) -> list[dict]:
     """What ``--input`` stands for: a scan, a folder of scans, or a datalist whose entries have ``image``.
 
     Args:
         source: what `find_subjects` takes, or a datalist.
         sections: sections of a datalist, the first present one is taken.
+        modality: of all scans, when it is known; else what names tell.
 
     Returns:
-        one dictionary a scan, with ``image``, ``subject`` and ``content`` (a hash), and ``mirror_transform`` where a datalist
-        gives it.
+        one dictionary a scan, with ``image``, ``subject``, ``modality`` (None where nothing tells), ``content`` (a hash), and
+        ``mirror_transform`` where a datalist gives it.
 
     Raises:
         InputError: when nothing is given, nothing is there, or nothing in it is a scan.
@@ -80,12 +85,18 @@ def find_scans(source: str | Path | None, sections: Sequence[str] = ("test", "va
     if path.suffix == ".json":
         content = json.loads(path.read_text())
         section = next((name for name in sections if content.get(name)), sections[0])
-        scans = [scan for scan in load_datalist(path, section) if "image" in scan]
+        scans = [
+            {**scan, "modality": modality or scan.get("modality")}
+            for scan in load_datalist(path, section)
+            if "image" in scan
+        ]
         if not scans:
             raise InputError(f"{path} has no entry with an 'image' under '{section}'; add the scans to analyse")
         _refuse_same_outputs([Path(Path(scan["image"]).name) for scan in scans])
         return _with_content(scans)
-    scans = [scan for found in find_subjects(path).values() for scan in found if scan.modality not in COMPANIONS]
+    scans = [
+        scan for found in find_subjects(path, modality).values() for scan in found if scan.modality not in COMPANIONS
+    ]
     if not scans:
         raise InputError(f"{path} holds label maps or lesion masks, but no scan")
     items = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -82,12 +82,14 @@ class MatchContrast(Transform):
 
 
 class MatchContrastd(MapTransform):
-    """Dictionary form of `MatchContrast`.
+    """Dictionary form of `MatchContrast`. A scan of another modality is expected to look like the reconstruction itself.
 
     Args:
         keys: one key, the reconstruction.
+        modalities: of scans whose contrast is matched; others, T1w for one, have that of the reconstruction.
         image_key: the scan.
         brain_key: brain mask.
+        modality_key: modality of the scan.
         expected_key: where the predicted healthy scan goes.
         match: arguments of `MatchContrast`.
     """
@@ -95,17 +97,23 @@ class MatchContrastd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
+        modalities: Sequence[str] = ("t2", "flair", "ct"),
         image_key: str = "image",
         brain_key: str = "brain",
+        modality_key: str = "modality",
         expected_key: str = "expected",
         **match,
     ) -> None:
         super().__init__(keys)
         self.transform = MatchContrast(**match)
+        self.modalities = tuple(modalities)
         self.image_key = image_key
         self.brain_key = brain_key
+        self.modality_key = modality_key
         self.expected_key = expected_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        expected = self.transform(data[self.keys[0]], data[self.image_key], data[self.brain_key])
+        expected = data[self.keys[0]]
+        if data[self.modality_key] in self.modalities:
+            expected = self.transform(expected, data[self.image_key], data[self.brain_key])
         return {**data, self.expected_key: expected}

@@ -53,7 +53,7 @@ class ScanReportd(MapTransform):
     """Write ``<name>_report.json`` beside the images of a scan.
 
     Args:
-        keys: score and lesion mask.
+        keys: score and lesion mask; the data also has ``modality``.
         source_key: the scan, whose file name is taken.
         output_dir: where to write.
         data_root_dir: folder of the inputs, whose sub-folders are kept below `output_dir`.
@@ -79,11 +79,12 @@ class ScanReportd(MapTransform):
         source = data[self.source_key].meta["filename_or_obj"]
         content = {
             "scan": str(source),
+            "modality": data["modality"],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **scan_report(score.cpu(), lesion.cpu()),
             "settings": self.settings,
             "versions": {"una": __version__, "monai": monai.__version__, "torch": torch.__version__},
-            "notice": "Research use only. The score compares the scan with a T1w; it has a meaning for T1w scans.",
+            "notice": "Research use only, not for clinical decisions.",
         }
         base = create_file_basename("report", str(source), self.output_dir, self.data_root_dir, separate_folder=False)
         Path(f"{base}.json").write_text(json.dumps(content, indent=1, default=str))
