@@ -33,7 +33,7 @@ demo: setup
 	@echo "open $(DEMO)/report.html"
 
 test: setup
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 
 test-slow: setup
 	$(VENV)/bin/python -m pytest
