@@ -33,7 +33,7 @@ demo: setup
 	@echo "open $(DEMO)/report.html"
 
 test: setup
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 
 test-slow: setup
 	$(VENV)/bin/python -m pytest

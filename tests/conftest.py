@@ -75,7 +75,7 @@ def omega() -> MetaTensor:
 
 def bundle_run(*arguments: str, check: bool = True, launcher: tuple[str, ...] = (sys.executable,), timeout: int = 600):
     """Run ``python -m monai.bundle`` as a user does, from the root of the project."""
-    environment = {**os.environ, "PYTHONPATH": "bundle", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    environment = {"OMP_NUM_THREADS": "2", **os.environ, "PYTHONPATH": "bundle", "CUDA_VISIBLE_DEVICES": ""}
     command = [*launcher, "-m", "monai.bundle", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
     if check:

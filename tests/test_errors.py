@@ -21,7 +21,8 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_commands_fail_in_one_line(files):
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_commands_fail_in_one_line(every, files):
     network = ["--features", "[8,8,8,8,8,8]"]
     unet = BasicUNet(3, 2, 1, features=(8,) * 6, norm=("group", {"num_groups": 8}))
     torch.save(unet.state_dict(), files / "good.pt")
@@ -57,7 +58,7 @@ def test_commands_fail_in_one_line(files):
             "constant.nii.gz has almost no different values",
         ),
     ]
-    for arguments, message in cases:
+    for arguments, message in cases[::every]:
         done = bundle_run(*arguments, check=False)
         last = done.stderr.strip().splitlines()[-1]
         assert done.returncode != 0

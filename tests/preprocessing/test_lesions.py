@@ -106,5 +106,10 @@ def test_masks_reach_subjects_and_training(subject, tmp_path):
 
     again = bundle_run(*command, check=False)
     assert "subject one  status kept" in again.stdout
+    content = json.loads(datalist.read_text())
+    content["training"][1]["subject"] = "one"
+    datalist.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="two subjects 'one' with different files"):
+        register_lesions(datalist, dict, tmp_path / "out", {})
     with pytest.raises(InputError, match="no datalist at"):
         register_lesions(tmp_path / "absent.json", dict, tmp_path / "out", {})

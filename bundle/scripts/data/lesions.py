@@ -29,6 +29,9 @@ def _register(
         record = json.loads(record_path.read_text())
         if record["fingerprint"] == digest:
             return {**record["summary"], "status": "kept"}
+    path.unlink(
+        missing_ok=True
+    )  # of another file or other settings: it must not be taken for this one's if this one fails
     row: dict[str, Any] = {"subject": subject, "status": "done", "message": ""}
     try:
         data = prepare(dict(entry))
@@ -72,7 +75,7 @@ def register_lesions(
         a row a subject: ``status``, ``dice``, ``least_jacobian``.
 
     Raises:
-        InputError: at the end, when subjects failed, after everything else was done.
+        InputError: when two subjects share a name; and at the end, when subjects failed, after everything else was done.
     """
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -81,8 +84,12 @@ def register_lesions(
     }
     subjects: dict[str, dict[str, Any]] = {}
     for entry in (entry for entries in sections.values() for entry in entries):
-        if "t1" in entry or "label" in entry:
-            subjects.setdefault(entry["subject"], entry)
+        if "t1" not in entry and "label" not in entry:
+            continue
+        name = entry["subject"] = str(entry["subject"]).replace("/", "-")
+        first = subjects.setdefault(name, entry)
+        if (first.get("t1"), first.get("label")) != (entry.get("t1"), entry.get("label")):
+            raise InputError(f"{datalist} has two subjects '{name}' with different files; give each a name of its own")
     jobs = [(entry, prepare, output_dir, dict(settings)) for entry in my_share(subjects.values())]
     rows = run_jobs(_register, jobs, workers, desc="registering", unit="subject")
     for entry in (entry for entries in sections.values() for entry in entries):
