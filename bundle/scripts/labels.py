@@ -147,7 +147,8 @@ class TrimLabelsd(MapTransform):
                 continue
             spacing = affine_to_spacing(d[key].affine).tolist()
             near = distance_transform_edt(trimmed | (labels == 0), spacing) <= self.radius
-            closed = distance_transform_edt(near, spacing) > self.radius * 2 / 3
+            # The distance to what is not there has no meaning.
+            closed = near if near.all() else distance_transform_edt(near, spacing) > self.radius * 2 / 3
             d[key] = convert_to_dst_type(np.where(trimmed & ~closed, 0, labels)[None], d[key])[0]
         return d
 

@@ -61,3 +61,5 @@ def test_csf_is_trimmed_to_a_rim_but_kept_in_fissures():
     rim = np.asarray(ball(60, 16.0))
     assert (np.asarray(trimmed[0])[rim] > 0).all()
     assert not (np.asarray(trimmed[0])[~np.asarray(ball(60, 18.5))] > 0).any()
+    wide = TrimLabelsd("label", outer=[24], radius=500.0)({"label": volume})["label"]
+    np.testing.assert_array_equal(np.asarray(wide), np.asarray(volume))
