@@ -10,10 +10,11 @@ from scripts.data import write_sample_subject
 from scripts.preprocessing import rigid_registration, template_displacement, tissue_labels
 from scripts.symmetry import estimate_mirror
 
+from .fluid import SHARED
 from .machine import Yardsticks, peak_megabytes, timed
+from .training import CONFIGS
 
-CONFIGS = Path(__file__).parents[1] / "bundle" / "configs"
-RAW = Path(__file__).parents[2] / "shared" / "data" / "ms_raw" / "patient01"
+RAW = SHARED / "ms_raw" / "patient01"
 
 
 def prepare(yardsticks: Yardsticks, directory: Path) -> list[dict]:

@@ -58,6 +58,12 @@ def labels(train_config):
     return train_config().get_parsed_content("labels")
 
 
+def dice(a, b) -> float:
+    """Overlap of two masks, or of what exceeds 0.5 in two probability maps."""
+    a, b = np.asarray(a) > 0.5, np.asarray(b) > 0.5
+    return 2.0 * float((a & b).sum()) / float(a.sum() + b.sum())
+
+
 def ball(size: int, radius: float) -> torch.Tensor:
     """Boolean ball in the middle of a cube."""
     axis = torch.arange(size) - (size - 1) / 2
@@ -73,11 +79,15 @@ def omega() -> MetaTensor:
     return MetaTensor(ball(40, 17.0)[None].float(), affine=affine)
 
 
+def bundle_environment() -> dict[str, str]:
+    """Of the processes that tests start. All have the same number of threads: sums of other parts round differently."""
+    return {"OMP_NUM_THREADS": "2", **os.environ, "PYTHONPATH": "bundle", "CUDA_VISIBLE_DEVICES": ""}
+
+
 def bundle_run(*arguments: str, check: bool = True, launcher: tuple[str, ...] = (sys.executable,), timeout: int = 600):
     """Run ``python -m monai.bundle`` as a user does, from the root of the project."""
-    environment = {"OMP_NUM_THREADS": "2", **os.environ, "PYTHONPATH": "bundle", "CUDA_VISIBLE_DEVICES": ""}
     command = [*launcher, "-m", "monai.bundle", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(command, cwd=ROOT, env=bundle_environment(), capture_output=True, text=True, timeout=timeout)
     if check:
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, bundle_run, config, small
+from conftest import ROOT, bundle_environment, bundle_run, config, small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
@@ -59,12 +59,6 @@ def test_plain_run_is_training_and_an_earlier_stop_continues(tmp_path, sample_da
     assert losses(tmp_path) == pytest.approx(losses(trained), rel=1e-4)
 
 
-def weight_differences(one: dict, two: dict) -> torch.Tensor:
-    """Of all weights of two runs. AdamW takes a step of the learning rate, 1e-3, also where a gradient is rounding and nothing
-    else (a bias before a normalization): those few weights differ in equal runs, so a test looks at a quantile."""
-    return torch.cat([(one[name] - two[name]).abs().flatten() for name in one])
-
-
 def test_resume_after_kill_repeats_the_uninterrupted_run(tmp_path, sample_datalist):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     common = {"datalist": sample_datalist, "iterations": 12, "iterations_per_epoch": 2, "amp": False}
@@ -78,10 +72,9 @@ def test_resume_after_kill_repeats_the_uninterrupted_run(tmp_path, sample_datali
         *config("train"),
         *small(**common, output_dir=killed),
     ]
-    environment = {"OMP_NUM_THREADS": "2", **os.environ, "CUDA_VISIBLE_DEVICES": ""}
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(
-        list(map(str, command)), cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+        list(map(str, command)), cwd=ROOT, env=bundle_environment(), stdout=log, stderr=log, start_new_session=True
     )
     deadline = time.time() + 120
     while time.time() < deadline and not (killed / "last.pt").is_file():
@@ -96,8 +89,8 @@ def test_resume_after_kill_repeats_the_uninterrupted_run(tmp_path, sample_datali
     for step in range(reached + 1, 13):
         assert two[step] == pytest.approx(one[step], rel=1e-5), step
     ends = [torch.load(folder / "last.pt", weights_only=True) for folder in (whole, killed)]
-    difference = weight_differences(*(end["network"] for end in ends))
-    assert float(difference.quantile(0.9)) < 1e-5, difference.quantile(torch.tensor([0.5, 0.9, 0.99, 1.0]))
+    for name, value in ends[0]["network"].items():
+        torch.testing.assert_close(ends[1]["network"][name], value, rtol=1e-4, atol=1e-6)
     assert ends[0]["best"]["epoch"] == ends[1]["best"]["epoch"]
 
 
@@ -120,7 +113,10 @@ def test_two_processes_keep_the_same_weights_and_see_the_samples_of_one(tmp_path
         "run", "training", *config("train"), *small(**common, output_dir=alone, datalist=sample_datalist, batch_size=2)
     )
     one, two = (torch.load(folder / "last.pt", weights_only=True)["network"] for folder in (alone, pair))
-    difference = weight_differences(one, two)
+    # AdamW takes a step of the learning rate, 1e-3, also where a gradient is rounding and nothing else (a bias before a
+    # normalization): few weights may differ, and those by no more than four steps in opposite directions.
+    difference = torch.cat([(one[name] - two[name]).abs().flatten() for name in one])
+    assert float(difference.max()) < 8e-3, difference.max()
     assert float(difference.quantile(0.9)) < 3e-4, difference.quantile(torch.tensor([0.5, 0.9, 0.99, 1.0]))
     assert (pair / "model.pt").is_file()
 

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import bundle_run, config
+from conftest import bundle_run, config, dice
 from monai.data import MetaTensor
 from monai.transforms.utils import create_rotate
 from nilearn import datasets
@@ -48,11 +48,6 @@ def subject(tmp_path_factory):
     nib.save(nib.Nifti1Image(t1.astype(np.float32), affine), folder / "t1.nii.gz")
     truth = warped(nib.Nifti1Image(lesion.astype(float), mask.affine), points, 1) > 0.5
     return folder, MetaTensor(torch.as_tensor(t1, dtype=torch.float32)[None], affine=affine), points, truth
-
-
-def dice(a, b) -> float:
-    a, b = np.asarray(a) > 0.5, np.asarray(b) > 0.5
-    return 2.0 * float((a & b).sum()) / float(a.sum() + b.sum())
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, bundle_run, config
+from conftest import ROOT, bundle_environment, bundle_run, config, dice
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
@@ -32,11 +32,6 @@ from scripts.volumes import read_volume
 def aligned(path, voxel: float = 2.0) -> MetaTensor:
     scan = AlignToRAS(voxel)(ReadScand("image")({"image": str(path)})["image"])
     return MetaTensor(scan.as_tensor().clamp(min=0.0), meta=dict(scan.meta))
-
-
-def dice(a, b) -> float:
-    a, b = np.asarray(a) > 0.5, np.asarray(b) > 0.5
-    return 2.0 * float((a & b).sum()) / float(a.sum() + b.sum())
 
 
 def head_from_labels(path, seed: int) -> tuple[MetaTensor, MetaTensor]:
@@ -210,8 +205,9 @@ def raw_cohort(sample_datalist, folder, count: int) -> list:
 
 def test_a_killed_run_goes_on(sample_datalist, tmp_path):
     command = [sys.executable, "-m", "monai.bundle", *map(str, raw_cohort(sample_datalist, tmp_path, 3))]
-    environment = {**os.environ, "PYTHONPATH": "bundle", "OMP_NUM_THREADS": "2"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=bundle_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 300
     while not list((tmp_path / "out").glob("sub-*/anat/*preproc.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -219,9 +215,8 @@ def test_a_killed_run_goes_on(sample_datalist, tmp_path):
     assert process.wait() == -signal.SIGKILL
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("sub-*/anat/*preproc.json")}
     assert 0 < len(written) < 3
-    half_done = (
-        tmp_path / "out" / ".sub-case2.partial-999999999" / "anat"
-    )  # what a process killed while it writes leaves
+    # What a process leaves that is killed while it writes.
+    half_done = tmp_path / "out" / ".sub-case2.partial-999999999" / "anat"
     half_done.mkdir(parents=True)
     done = bundle_run(*command[3:])
     assert done.stdout.count(" kept ") == len(written) and done.stdout.count(" done ") == 3 - len(written)

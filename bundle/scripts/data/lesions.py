@@ -12,7 +12,7 @@ import nibabel as nib
 
 from ..errors import InputError
 from ..preprocessing import template_displacement
-from ..preprocessing.jobs import my_share, run_jobs
+from ..preprocessing.jobs import my_share, reason, run_jobs, write_whole
 from .datalist import load_datalist
 
 __all__ = ["register_lesions"]
@@ -29,18 +29,14 @@ def _register(
         record = json.loads(record_path.read_text())
         if record["fingerprint"] == digest:
             return {**record["summary"], "status": "kept"}
-    path.unlink(
-        missing_ok=True
-    )  # of another file or other settings: it must not be taken for this one's if this one fails
+    # The field of another file or other settings must not be taken for this one's if this one fails.
+    path.unlink(missing_ok=True)
     row: dict[str, Any] = {"subject": subject, "status": "done", "message": ""}
     try:
         data = prepare(dict(entry))
         displacement, quality = template_displacement(data.get("t1", data.get("typical_t1")), **settings)
-    except InputError as error:
-        return {**row, "status": "failed", "message": str(error)}
     except Exception as error:  # one subject must not stop a cohort; the message says what it was
-        cause = error.__cause__ or error
-        return {**row, "status": "failed", "message": f"{type(cause).__name__}: {cause}".splitlines()[0]}
+        return {**row, "status": "failed", "message": reason(error)}
     row |= {name: round(value, 3) for name, value in quality.items()}
     own = path.with_name(f".{path.name}")
     image = nib.Nifti1Image(displacement.numpy().transpose(1, 2, 3, 0)[:, :, :, None], displacement.affine.numpy())
@@ -96,9 +92,7 @@ def register_lesions(
         field = output_dir / f"{entry['subject']}_to-template_displacement.nii"
         if field.is_file():
             entry["template_displacement"] = str(field.resolve())
-    own = output_dir / ".datalist.json"
-    own.write_text(json.dumps(sections, indent=1))
-    own.replace(output_dir / "datalist.json")
+    write_whole(output_dir / "datalist.json", json.dumps(sections, indent=1))
     failed = [row for row in rows if row["status"] == "failed"]
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items() if value != ""), flush=True)

@@ -10,6 +10,8 @@ import nibabel as nib
 import numpy as np
 from nilearn import datasets
 
+from ..preprocessing.jobs import write_whole
+
 __all__ = ["write_sample_subject"]
 
 LEFT = {"white_matter": 2, "gray_matter": 3, "csf": 24}
@@ -58,6 +60,5 @@ def write_sample_subject(directory: str | Path) -> Path:
         "t1": "t1.nii.gz",
         "mirror_transform": np.diag([-1.0, 1.0, 1.0, 1.0]).tolist(),
     }
-    own = directory / f".{os.getpid()}_datalist.json"
-    own.write_text(json.dumps({"training": [subject], "validation": [subject]}, indent=1))
-    return own.replace(datalist)
+    write_whole(datalist, json.dumps({"training": [subject], "validation": [subject]}, indent=1))
+    return datalist

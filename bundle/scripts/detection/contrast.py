@@ -49,12 +49,11 @@ class MatchContrast(Transform):
         t1, scan, mask = (
             convert_to_tensor(v, track_meta=False).cpu().numpy()[0].astype(np.float64) for v in (healthy, image, brain)
         )
-        inside = np.argwhere(mask > 0)
+        inside = mask > 0
         expected = np.zeros_like(scan)
-        if len(inside):
-            position = 2.0 * inside / (np.array(scan.shape) - 1) - 1.0
-            x, y = t1[mask > 0], scan[mask > 0]
-            expected[mask > 0] = self._fitted(x, y, position)
+        if inside.any():
+            position = 2.0 * np.argwhere(inside) / (np.array(scan.shape) - 1) - 1.0
+            expected[inside] = self._fitted(t1[inside], scan[inside], position)
         return convert_to_dst_type(expected[None], healthy, dtype=torch.float32)[0].clamp(min=0.0)
 
     def _fitted(self, t1: np.ndarray, scan: np.ndarray, position: np.ndarray) -> np.ndarray:

@@ -244,6 +244,5 @@ class RandFluidAnomalyd(RandDictionaryTransform):
         self.displacement_key = displacement_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        omega = data[self.keys[0]]
-        anomaly: RandFluidAnomaly = self.transform
-        return {**data, self.anomaly_key: anomaly(omega, displacement=data.get(self.displacement_key))}
+        anomaly = self.transform(data[self.keys[0]], displacement=data.get(self.displacement_key))
+        return {**data, self.anomaly_key: anomaly}

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..symmetry import estimate_mirror, mid_plane_reflection, symmetry
 from ..volumes import read_volume
 from .coregister import moved_onto, rigid_registration
-from .jobs import my_share, run_jobs
+from .jobs import my_share, reason, run_jobs, write_whole
 from .sources import COMPANIONS, Scan, find_subjects
 from .tissues import tissue_labels
 
@@ -99,12 +99,8 @@ def prepare_subject(
         try:
             path = scan.path
             data = transform({"image": path if isinstance(path, tuple) else str(path), "modality": scan.modality})
-        except InputError as error:
-            row.update(status="failed", message=str(error))
-            continue
         except Exception as error:  # one scan must not stop a cohort; the message says what it was
-            cause = error.__cause__ or error
-            row.update(status="failed", message=f"{type(cause).__name__}: {cause}".splitlines()[0])
+            row.update(status="failed", message=reason(error))
             continue
         row.update(modality=data["modality"], modality_confidence=round(float(data["modality_confidence"]), 2))
         row["brain_ml"] = round(float(data["brain"].sum()) * abs(np.linalg.det(data["brain"].affine[:3, :3])) / 1e3)
@@ -183,9 +179,7 @@ def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int
         "dataset_description.json": description,
         "datalist.json": {"training": entries, "test": scans},
     }.items():
-        own = output_dir / f".{name}.{os.getpid()}"
-        own.write_text(json.dumps(content, indent=1))
-        own.replace(output_dir / name)
+        write_whole(output_dir / name, json.dumps(content, indent=1))
     summary = "summary.csv" if rank == 0 else f"summary_{rank}.csv"
     pd.DataFrame(rows).to_csv(output_dir / summary, index=False)
 

@@ -12,13 +12,12 @@ from monai.data import MetaTensor
 from monai.data.itk_torch_bridge import metatensor_to_itk_image
 from nilearn import datasets
 
-from .coregister import elastix, parameter_map
+from .coregister import LPS, elastix, parameter_map
 
 __all__ = ["template_displacement"]
 
 VOXEL = 2  # mm, of the registration
 STEP = 2  # voxels of the registration to one of the stored field; the B-spline's grid is far coarser
-LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 @lru_cache(maxsize=1)
@@ -59,7 +58,7 @@ def template_displacement(t1: MetaTensor, grid_spacing: float, bending: float) -
         transformix.SetOutputDirectory(directory)
         transformix.UpdateLargestPossibleRegion()
     moved = itk.array_from_image(transformix.GetOutput()).transpose(2, 1, 0) > 0.5
-    field = itk.array_from_image(transformix.GetOutputDeformationField()).transpose(2, 1, 0, 3) * LPS_TO_RAS
+    field = itk.array_from_image(transformix.GetOutputDeformationField()).transpose(2, 1, 0, 3) @ LPS[:3, :3]
 
     brain = np.asarray(t1[0]) > 0
     points = np.indices(brain.shape).transpose(1, 2, 3, 0) @ np.asarray(t1.affine)[:3, :3].T + field

@@ -6,18 +6,36 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-__all__ = ["my_share", "run_jobs"]
+from ..errors import InputError
+
+__all__ = ["my_share", "reason", "run_jobs", "write_whole"]
 
 
 def my_share(items: Iterable[Any]) -> list[Any]:
     """Of this process, when ``torchrun`` started several; else all."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     return list(items)[rank::world]
+
+
+def reason(error: Exception) -> str:
+    """Of a failure, for a summary: an `InputError` explains itself, of anything else the cause in a line."""
+    if isinstance(error, InputError):
+        return str(error)
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {cause}".splitlines()[0]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that several processes may write at once and a kill may interrupt: it appears whole or not at all."""
+    own = path.with_name(f".{path.name}.{os.getpid()}")
+    own.write_text(text)
+    own.replace(path)
 
 
 def _share_cores(workers: int) -> None:
