@@ -1,5 +1,6 @@
 # make demo   set up, train a small UNA, evaluate it, find a simulated lesion, write runs/demo/report.html
 # make test   set up and run the tests       make test-slow   the long ones as well       make lint   style
+# make package   the bundle as a zip in the model zoo's layout: dist/una_healthy_anatomy_v<version>.zip
 # make bench  speed against the limits of this machine
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ RUN := $(VENV)/bin/python -m monai.bundle run
 C := bundle/configs
 DEMO := runs/demo
 
-.PHONY: setup demo test test-slow bench lint clean
+.PHONY: setup demo test test-slow package bench lint clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -19,7 +20,7 @@ setup: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f'error: Python {v[0]}.{v[1]} is not supported; run make PYTHON=python3.11 (or 3.12)')"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,tracking]"
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,tracking,export]"
 	@touch $@
 
 demo: setup
@@ -41,8 +42,16 @@ test-slow: setup
 lint: setup
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 
+NAME := una_healthy_anatomy
+
+package: setup
+	rm -rf dist/$(NAME) && mkdir -p dist && cp -r bundle dist/$(NAME)
+	find dist/$(NAME) -name __pycache__ -prune -exec rm -r {} +
+	cd dist && ../$(VENV)/bin/python -m zipfile -c $(NAME)_v$$(../$(VENV)/bin/python -c "import json; print(json.load(open('$(NAME)/configs/metadata.json'))['version'])").zip $(NAME)
+	rm -r dist/$(NAME)
+
 bench: setup
 	PYTHONPATH=bundle $(VENV)/bin/python -m benchmarks
 
 clean:
-	rm -rf runs $(VENV)
+	rm -rf runs dist $(VENV)

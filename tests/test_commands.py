@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
@@ -215,6 +218,40 @@ def test_the_score_is_the_difference_of_scan_and_healthy(trained, cohort, tmp_pa
     assert differs.mean() < 1e-3  # single voxels at the edge of the mask
 
 
+def test_judging_compares_scores_and_fillings(trained, cohort, tmp_path):
+    entry = json.loads((cohort / "datalist.json").read_text())["test"][0]
+    shutil.copytree(cohort / "case_0000", tmp_path / "case_0000")
+    healthy = nib.load(tmp_path / entry["healthy"])
+    lesion = np.zeros(healthy.shape, dtype=np.uint8)
+    lesion[20:24, 36:40, 30:34] = 1
+    assert (healthy.get_fdata()[lesion > 0] > 0).all()
+    scan = np.where(lesion, 1.5, healthy.get_fdata())
+    nib.save(nib.Nifti1Image(scan.astype(np.float32), healthy.affine), tmp_path / "bright.nii.gz")
+    nib.save(nib.Nifti1Image(lesion, healthy.affine), tmp_path / "lesion.nii.gz")
+    same = {"anatomy": "one", "modality": "t1", "mirror_transform": entry["mirror_transform"]}
+    scans = [
+        {"subject": "bright", "image": "bright.nii.gz", "lesion": "lesion.nii.gz", "healthy": entry["healthy"], **same},
+        {"subject": "healthy", "image": entry["healthy"], "diseased": False, **same},
+    ]
+    (tmp_path / "scans.json").write_text(json.dumps({"test": scans}))
+    arguments = ["--input", tmp_path / "scans.json", "--output_dir", tmp_path / "judged"]
+    arguments += ["--checkpoint", trained / "model.pt", "--voxel_size", "3.0", "--features", "[8,8,8,8,8,8]"]
+    bundle_run("run", "judging", *config("inference", "judge"), *arguments)
+    rows = {row["subject"]: row for row in json.loads((tmp_path / "judged/cases.json").read_text())}
+    bright, clean = rows["bright"], rows["healthy"]
+    assert bright["true_ml"] == pytest.approx(64 * 27e-3) and clean["true_ml"] == 0.0
+    assert clean["false_ml"] == clean["found_ml"] and "auprc_hyper" not in clean
+    assert bright["auprc_hyper"] > 0.9 and bright["auprc_contralateral"] > 0.3 and bright["auprc_hypo"] < 0.1
+    assert bright["psnr_mirror"] > bright["psnr_scan"] + 5.0  # the anatomy is symmetric
+    similarity = pd.read_csv(tmp_path / "judged/similarity.csv")
+    assert list(similarity[["one", "other"]].iloc[0]) == ["bright", "healthy"] and similarity["ssim"][0] > 0.8
+    assert (tmp_path / "judged/bright.png").stat().st_size > 50_000
+    del scans[1]["diseased"]
+    (tmp_path / "scans.json").write_text(json.dumps({"test": scans}))
+    done = bundle_run("run", "judging", *config("inference", "judge"), *arguments, check=False)
+    assert done.returncode == 1 and "nothing is known of healthy" in done.stderr
+
+
 def test_verify_and_export(trained, tmp_path):
     files = ["--meta_file", "bundle/configs/metadata.json", "--config_file", "bundle/configs/inference.yaml"]
     done = bundle_run("verify_net_in_out", "network_def", *files)
@@ -235,6 +272,31 @@ def test_verify_and_export(trained, tmp_path):
     )
     scripted = torch.jit.load(exported)
     assert scripted(torch.rand(1, 2, 32, 48, 32)).shape == (1, 1, 32, 48, 32)
+    onnx = tmp_path / "model.onnx"
+    shape = ["--input_shape", "[1,2,32,48,32]", "--features", "[8,8,8,8,8,8]"]
+    bundle_run("onnx_export", "network_def", "--filepath", onnx, "--ckpt_file", trained / "model.pt", *files, *shape)
+    image = torch.rand(1, 2, 32, 48, 32, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    (outside,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(outside), scripted(image), atol=1e-3, rtol=0)
+
+
+def test_a_package_is_downloaded_and_infers_elsewhere(cohort, tmp_path):
+    subprocess.run(["make", "package"], cwd=ROOT, check=True, capture_output=True)
+    version = json.loads((ROOT / "bundle/configs/metadata.json").read_text())["version"]
+    package = ROOT / "dist" / f"una_healthy_anatomy_v{version}.zip"
+    environment = {**bundle_environment(), "PYTHONPATH": ""}
+    run = partial(subprocess.run, env=environment, check=True, capture_output=True, text=True)
+    bundle = [sys.executable, "-m", "monai.bundle"]
+    run([*bundle, "download", "una_healthy_anatomy", "--bundle_dir", tmp_path, "--url", package.as_uri()], cwd=tmp_path)
+    home = tmp_path / "una_healthy_anatomy"
+    assert not list(home.rglob("__pycache__")) and (home / "LICENSE").is_file()
+    scan = cohort / "case_0000/case_0000_image.nii.gz"
+    arguments = ["--config_file", "configs/inference.yaml", "--input", scan, "--output_dir", "found"]
+    run([*bundle, "run", "inferring", *arguments], cwd=home)
+    report = json.loads((home / "found/case_0000_image_report.json").read_text())
+    assert report["settings"]["checkpoint"] == str(home / "models/model.pt")
 
 
 def test_verify_metadata(shared_data, tmp_path):

@@ -15,7 +15,7 @@ from .sample_subject import write_sample_subject
 
 __all__ = ["FILE_KEYS", "find_scans", "load_datalist"]
 
-FILE_KEYS = ("label", "t1", "t2", "flair", "ct", "lesion", "image", "template_displacement")
+FILE_KEYS = ("label", "t1", "t2", "flair", "ct", "lesion", "image", "healthy", "anomaly", "template_displacement")
 
 
 def load_datalist(path: str | Path | None, section: str, sample_dir: str | Path | None = None) -> list[dict[str, Any]]:

@@ -1,13 +1,16 @@
 """Anomaly scores, lesion masks and the errors of a reconstruction."""
 
+from .baselines import BASELINES, BaselineScoresd, equalized_intensity
 from .contrast import MatchContrast, MatchContrastd
-from .metrics import COLUMNS, RegionErrors, region_errors
+from .metrics import COLUMNS, RegionErrors, detection_quality, region_errors
 from .score import AnomalyScored, LesionMask, LesionMaskd, anomaly_score
 from .table import ErrorTable
 
 __all__ = [
+    "BASELINES",
     "COLUMNS",
     "AnomalyScored",
+    "BaselineScoresd",
     "ErrorTable",
     "LesionMask",
     "LesionMaskd",
@@ -15,5 +18,7 @@ __all__ = [
     "MatchContrastd",
     "RegionErrors",
     "anomaly_score",
+    "detection_quality",
+    "equalized_intensity",
     "region_errors",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from monai.metrics import CumulativeIterationMetric
 from monai.metrics.regression import compute_ssim_and_cs
+from sklearn.metrics import average_precision_score, precision_recall_curve
 from torch.nn.functional import pad
 
-__all__ = ["COLUMNS", "RegionErrors", "region_errors"]
+__all__ = ["COLUMNS", "RegionErrors", "detection_quality", "region_errors"]
 
 REGIONS = ("F", "H", "D")
 MEASURES = ("L1", "PSNR", "SSIM")
@@ -106,3 +108,31 @@ class RegionErrors(CumulativeIterationMetric):
     def aggregate(self) -> torch.Tensor:
         means = self.get_buffer().nanmean(dim=0)
         return means[0] if len(self.columns) == 1 else means
+
+
+def detection_quality(score: np.ndarray, lesion: np.ndarray, brain: np.ndarray) -> dict[str, float]:
+    """How well a score tells lesion voxels from the other voxels of the brain.
+
+    Args:
+        score: any shape, higher is more abnormal.
+        lesion, brain: boolean masks of the same shape; lesion voxels outside the brain count as missed.
+
+    Returns:
+        ``auprc``, the average precision; ``best_dice`` and its ``best_threshold``, of the best threshold for this very scan,
+        which is an upper bound that no reader has.
+
+    Raises:
+        ValueError: when there is no lesion voxel.
+    """
+    if not lesion.any():
+        raise ValueError("no lesion voxel: precision and recall are undefined")
+    counted = brain | lesion
+    values, truth = np.where(brain, score, 0.0)[counted], lesion[counted]
+    precision, recall, thresholds = precision_recall_curve(truth, values)
+    dice = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = int(dice[:-1].argmax())
+    return {
+        "auprc": float(average_precision_score(truth, values)),
+        "best_dice": float(dice[best]),
+        "best_threshold": float(thresholds[best]),
+    }

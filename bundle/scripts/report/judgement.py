@@ -1,0 +1,162 @@
+"""Weights judged on scans whose truth is known: a row a scan, a table, a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.metrics import DiceHelper
+from monai.transforms import CropForeground, Orientation, ResampleToMatch
+
+from ..detection import detection_quality, region_errors
+from ..errors import InputError
+from ..volumes import read_volume
+from .figures import detection_figure
+
+__all__ = ["Judgement"]
+
+LESION_THRESHOLD = 0.2  # of a probability, as in training
+
+
+class Judgement:
+    """Evaluator handler: compare what was found with what is known, and write ``cases.csv``, ``cases.json``,
+    ``similarity.csv`` and a picture a scan.
+
+    What is known of a scan stands in its datalist entry: ``lesion`` (a traced mask) or ``anomaly`` (a probability), else
+    ``"diseased": false``; ``healthy``, the true T1w on the scale of the network, where the lesion is simulated; and ``anatomy``,
+    a name that scans of the same or similar brains share.
+
+    Args:
+        scans: entries of the datalist, with ``subject``.
+        scores: keys of the scores that are compared.
+        fillings: name to key of the ways to fill a lesion that are compared.
+        output_dir: where to write.
+
+    Raises:
+        InputError: when nothing is known of a scan, or two entries have one ``subject``.
+    """
+
+    def __init__(
+        self,
+        scans: Sequence[Mapping[str, Any]],
+        scores: Sequence[str],
+        fillings: Mapping[str, str],
+        output_dir: str | Path,
+    ) -> None:
+        self.entries = {entry["subject"]: entry for entry in scans}
+        if len(self.entries) < len(scans):
+            raise InputError("two entries of the datalist have the same 'subject'; give each scan its own")
+        for subject, entry in self.entries.items():
+            if "lesion" not in entry and "anomaly" not in entry and entry.get("diseased", True):
+                raise InputError(
+                    f"nothing is known of {subject}: add 'lesion', 'anomaly' or \"diseased\": false to its datalist entry"
+                )
+        self.scores = list(scores)
+        self.fillings = dict(fillings)
+        self.output_dir = Path(output_dir)
+        self.rows: list[dict[str, Any]] = []
+        self.reconstructions: dict[str, tuple[MetaTensor, MetaTensor]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.note)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def note(self, engine: Engine) -> None:
+        for batch, output in zip(engine.state.batch, engine.state.output):
+            case = {**batch, **output}
+            entry = self.entries[case["subject"]]
+            truth = self._true_lesion(entry, case["original"])
+            self.rows.append(self._row(entry, case, truth))
+            if "anatomy" in entry:
+                self.reconstructions[entry["subject"]] = (case["pred"].cpu(), case["brain"].cpu())
+            self._picture(entry, case, truth)
+
+    @staticmethod
+    def _on_grid(path: str, grid: MetaTensor) -> MetaTensor:
+        volume = read_volume(path)
+        if volume.shape != grid.shape or not torch.allclose(volume.affine, grid.affine.to(volume.affine), atol=1e-3):
+            raise InputError(f"{path} is not on the grid of its scan; resample it to the scan")
+        return volume
+
+    def _true_lesion(self, entry: Mapping[str, Any], grid: MetaTensor) -> torch.Tensor:
+        if "lesion" in entry:
+            return self._on_grid(entry["lesion"], grid) > 0
+        if "anomaly" in entry:
+            return self._on_grid(entry["anomaly"], grid) > LESION_THRESHOLD
+        return torch.zeros(grid.shape, dtype=torch.bool)
+
+    def _row(self, entry: Mapping[str, Any], case: Mapping[str, Any], truth: torch.Tensor) -> dict[str, Any]:
+        voxel_ml = float(np.abs(np.linalg.det(np.asarray(case["original"].affine)[:3, :3]))) / 1000.0
+        brain, found = case["brain"].cpu() > 0.5, case["lesion"].cpu() > 0
+        row: dict[str, Any] = {
+            "subject": entry["subject"],
+            "modality": case["modality"],
+            "true_ml": float(truth.sum()) * voxel_ml,
+            "found_ml": float(found.sum()) * voxel_ml,
+            "false_ml": float((found & ~truth).sum()) * voxel_ml,
+        }
+        if truth.any():
+            dice, _ = DiceHelper(include_background=False, num_classes=2)(found[None].float(), truth[None].float())
+            row["dice"] = float(dice)
+            for name in self.scores:
+                quality = detection_quality(*(np.asarray(v) for v in (case[name].cpu(), truth, brain)))
+                row.update({f"{measure}_{name}": value for measure, value in quality.items()})
+        if "healthy" in entry and truth.any():
+            healthy = self._on_grid(entry["healthy"], case["original"])
+            for name, key in self.fillings.items():
+                filled = torch.as_tensor(case[key].cpu())
+                row[f"psnr_{name}"] = float(region_errors(filled, healthy, brain, truth, ["PSNR_D_region"]))
+        return row
+
+    def _picture(self, entry: Mapping[str, Any], case: Mapping[str, Any], truth: torch.Tensor) -> None:
+        upright = Orientation("RAS", labels=None)
+        volumes = [
+            np.asarray(upright(MetaTensor(torch.as_tensor(v).cpu().float(), affine=case["original"].affine))[0])
+            for v in (case["scan"], case["pred"], case["anomaly"], case["lesion"], truth)
+        ]
+        detection_figure(
+            *volumes[:4],
+            self.output_dir / f"{entry['subject']}.png",
+            truth=volumes[4],
+            title=f"{entry['subject']}, {case['modality']}",
+        )
+
+    def write(self, engine: Engine) -> None:
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        table = pd.DataFrame(self.rows).set_index("subject")
+        table.to_csv(self.output_dir / "cases.csv")
+        (self.output_dir / "cases.json").write_text(json.dumps(self.rows, indent=1))
+        similar = pd.DataFrame(
+            [
+                {"one": one, "other": other, "ssim": self._similarity(one, other)}
+                for one, other in combinations(self.reconstructions, 2)
+                if self.entries[one]["anatomy"] == self.entries[other]["anatomy"]
+            ],
+            columns=["one", "other", "ssim"],
+        )
+        similar.to_csv(self.output_dir / "similarity.csv", index=False)
+        engine.logger.info(
+            f"{len(table)} scans judged: {self.output_dir / 'cases.csv'}\n{table.T.round(3).to_string()}"
+            + (f"\n{similar.round(3).to_string(index=False)}" if len(similar) else "")
+        )
+
+    def _similarity(self, one: str, other: str) -> float:
+        (first, brain), (second, other_brain) = self.reconstructions[one], self.reconstructions[other]
+        second, other_brain = (ResampleToMatch(mode="bilinear")(v, first) for v in (second, other_brain))
+        both = ((brain > 0.5) & (other_brain > 0.5)).float()
+        crop = CropForeground(k_divisible=1, allow_smaller=True)
+        box = crop.compute_bounding_box(both)
+        one_brain, other_one, inside = (torch.as_tensor(crop.crop_pad(v, *box)) for v in (first, second, both))
+        return float(
+            region_errors(
+                other_one, one_brain, inside > 0, torch.zeros_like(inside, dtype=torch.bool), ["SSIM_F_region"]
+            )
+        )
