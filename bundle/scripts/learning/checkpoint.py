@@ -38,12 +38,18 @@ def _plain(module: Any) -> Any:
     return module.module if isinstance(module, torch.nn.parallel.DistributedDataParallel) else module
 
 
-def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
+def load_weights(network: torch.nn.Module, path: str | Path | None) -> torch.nn.Module:
     """Load a weights file (a state dict) into a network, without executing pickled code.
+
+    Args:
+        network: to load into.
+        path: of the file; None leaves the network as it is.
 
     Raises:
         InputError: when the file is missing, is not a weights file, or belongs to another network.
     """
+    if path is None:
+        return network
     if not Path(path).is_file():
         raise InputError(f"no weights at {path}; train first (run training), or give --checkpoint FILE")
     try:

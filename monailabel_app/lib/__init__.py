@@ -1,0 +1,1 @@
+"""The reader's desk: MONAI Label around the bundle."""

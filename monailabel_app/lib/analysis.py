@@ -1,0 +1,150 @@
+"""The bundle's inference, kept warm: one analysis a scan, from which every model of a family answers."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import ResampleToMatch, SaveImage
+from scripts.detection import LesionMask
+from scripts.learning import load_weights
+from scripts.symmetry import Mirror
+
+from .weights import WeightStore
+
+__all__ = ["Analyst", "write_volume"]
+
+REMEMBERED = 6  # analyses; one of a 1 mm scan takes about 60 MB
+
+
+def write_volume(volume: MetaTensor, extension: str, directory: str | Path, dtype: Any) -> str:
+    """Write ``(1, X, Y, Z)`` on its own grid, as NIfTI or NRRD.
+
+    Args:
+        volume: with the affine of the scan.
+        extension: ``.nii.gz``, ``.nii`` or ``.nrrd``.
+        directory: a folder of its own.
+        dtype: of the voxels in the file.
+    """
+    save = SaveImage(
+        output_dir=directory,
+        output_postfix="result",
+        output_ext=extension,
+        output_dtype=dtype,
+        resample=False,
+        separate_folder=False,
+        print_log=False,
+    )
+    save(volume)
+    return str(next(Path(directory).iterdir()))
+
+
+class Analyst:
+    """Analyse scans by the configs of a family.
+
+    Args:
+        config: of the family, see ``variants/una.yaml``.
+        bundle: folder of the bundle.
+        model_dir: where published weights are kept.
+    """
+
+    def __init__(self, config: str | Path, bundle: str | Path, model_dir: str | Path) -> None:
+        self.name = Path(config).stem
+        self.bundle = Path(bundle)
+        workflow = ConfigParser.load_config_file(str(config))["workflow"]
+        self.parser = ConfigParser()
+        self.parser.read_config([*(str(self.bundle / "configs" / name) for name in workflow), str(config)])
+        self.weights = WeightStore(Path(model_dir) / self.name, self.parser.get_parsed_content("checkpoint"))
+        self._lock = threading.Lock()
+        self._network: tuple[tuple, torch.nn.Module] | None = None
+        self._analyses: OrderedDict[tuple, dict[str, Any]] = OrderedDict()
+
+    def __getitem__(self, key: str) -> Any:
+        """A value of the configs."""
+        return self.parser.get_parsed_content(key)
+
+    def network(self) -> torch.nn.Module:
+        """The network with the weights in use; they are read again when they changed."""
+        path = self.weights.current()
+        stamp = (str(path), path.stat().st_mtime_ns)
+        if self._network is None or self._network[0] != stamp:
+            network = self["network_def"].to(self["device"])
+            self._network = (stamp, load_weights(network, path).eval())
+            self._analyses.clear()
+        return self._network[1]
+
+    def analyse(self, image: str | Path, modality: str | None = None) -> dict[str, Any]:
+        """Everything at the working resolution, and the scan.
+
+        Args:
+            image: file of a scan, or a folder of one DICOM series.
+            modality: t1, t2, flair or ct; None to guess.
+
+        Returns:
+            ``pred`` (healthy T1w), the scores, ``scan``, ``mirrored``, ``brain``, ``disagreement`` and ``modality``; and
+            ``original``, the scan as read.
+
+        Raises:
+            InputError: when the scan cannot be used.
+        """
+        image = Path(image)
+        with self._lock:  # one at a time: two would share the cores, and the memory doubles
+            network = self.network()
+            key = (str(image), image.stat().st_mtime_ns, modality)
+            if key not in self._analyses:
+                self._analyses[key] = self._analysed(image, modality, network)
+                while len(self._analyses) > REMEMBERED:
+                    self._analyses.popitem(last=False)
+            self._analyses.move_to_end(key)
+            return self._analyses[key]
+
+    def _analysed(self, image: Path, modality: str | None, network: torch.nn.Module) -> dict[str, Any]:
+        source = sorted(map(str, image.iterdir())) if image.is_dir() else str(image)
+        data = self["preprocessing"]({"image": source, "modality": modality})
+        inferer, device = self["inferer"], self["device"]
+        both = data["image"].to(device)
+        with torch.no_grad():
+            pred, of_mirrored = (
+                MetaTensor(torch.as_tensor(inferer(pair[None], network)[0]).float().cpu(), meta=dict(data["scan"].meta))
+                for pair in (both, both.flip(0))
+            )
+        data = self["maps"]({**data, "pred": pred})
+        seen_from_there = Mirror()(of_mirrored, data["mirror_transform"])
+        data["disagreement"] = (data["pred"] - seen_from_there).abs() * data["brain"]
+        return data
+
+    def on_scan(self, analysis: Mapping[str, Any], key: str) -> MetaTensor:
+        """A map of an analysis on the grid of the scan."""
+        return ResampleToMatch(mode="bilinear", padding_mode="zeros")(analysis[key], analysis["original"])
+
+    def lesion(self, score: MetaTensor, **settings: float) -> MetaTensor:
+        """The mask of a score on the grid of the scan.
+
+        Args:
+            score: see `on_scan`.
+            settings: of `LesionMask`, where they differ from the configs.
+        """
+        return LesionMask(**{**self.settings(), **settings})(score)
+
+    def settings(self) -> dict[str, float]:
+        """Threshold and post-processing of the configs."""
+        return {key: self[key] for key in ("threshold", "min_volume_ml", "median_radius")}
+
+    def figures(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
+        """Numbers by which scans are ranked: volume found, mean score, and how little the two passes agree."""
+        brain = analysis["brain"] > 0
+        score = self.on_scan(analysis, self["scores"][0])
+        voxel_ml = float(torch.linalg.det(score.affine[:3, :3]).abs()) / 1000.0
+        return {
+            "lesion_ml": float(self.lesion(score).sum()) * voxel_ml,
+            "mean_score": float(torch.as_tensor(analysis[self["scores"][0]])[brain].mean()),
+            "uncertainty": float(torch.as_tensor(analysis["disagreement"])[brain].mean()),
+            "modality": analysis["modality"],
+            "weights": self.weights.info()["version"],
+        }

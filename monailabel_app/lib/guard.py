@@ -1,0 +1,322 @@
+"""What MONAI Label 0.8.5 leaves open, closed from the side of the app: the one module that overrides its server.
+
+Each override names the defect. They were found by trying, see the tests.
+
+- The server listens on 0.0.0.0 by default and has no working login (``jwt.decode`` is called without algorithms): requests from
+  another machine are refused unless ``allow_remote`` is on, which is for a reverse proxy with a login in front.
+- Any web page may call it (CORS ``*``): only origins that are named may; and the Host header must be known, so that a foreign
+  name that resolves to 127.0.0.1 (DNS rebinding) does not help.
+- Ids and tags such as ``../x`` write outside of the store, ``image=/abs/path`` reads any file, also inside of ``params``; links in
+  the study folder lead out of it: refused.
+- Anyone may replace weights: refused unless ``allow_weights`` is on; then only files that load without pickle.
+- Uploads have no limit, and are stored before anyone looks: limited, and read first.
+- Its endpoints are coroutines that compute for seconds without awaiting, so that one inference stops the whole server: they run in
+  threads here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import inspect
+import json
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import nibabel as nib
+import torch
+from fastapi import FastAPI, HTTPException, UploadFile
+from monailabel.endpoints import activelearning, batch_infer, datastore, infer, info, model, scoring, session, train
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import (
+    ImageNotFoundException,
+    LabelNotFoundException,
+    MONAILabelException,
+)
+from scripts.errors import InputError
+from scripts.volumes import VOLUME_ENDINGS, read_volume
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["Guard", "install"]
+
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+\-]{0,199}")
+NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
+CLIENT_KEYS = {"client_id", "result_extension", "result_dtype", "result_compress", "label_tag", "save_label", "device"}
+KEYS = {  # that a request may set, beside those of the model's own config
+    "infer": {"foreground", "background", "label_info", "restore_label_idx", "session"},
+    "batch": {"images", "max_batch_size", "again"},
+    "train": {"name", "max_epochs", "dataset", "train_batch_size", "val_batch_size", "multi_gpu", "gpus", "pretrained"},
+    "activelearning": set(),
+    "scoring": set(),
+}
+MAX_UPLOAD = 512 * 2**20  # bytes of a request
+MAX_UNPACKED = 2 * 2**30  # bytes of a volume in memory
+LOOPBACK = {"127.0.0.1", "::1", "localhost", "testclient"}
+
+
+class Guard:
+    """ASGI middleware: who may call, how much may be sent, and no path that climbs.
+
+    Args:
+        app: what is guarded.
+        allow_remote: serve other machines.
+        hosts: names under which the server may be called, beside those of this machine; ``*`` for any.
+        max_upload: bytes of a request.
+    """
+
+    def __init__(
+        self, app: ASGIApp, allow_remote: bool = False, hosts: tuple[str, ...] = (), max_upload: int = MAX_UPLOAD
+    ) -> None:
+        self.app = app
+        self.allow_remote = allow_remote
+        self.hosts = set(hosts)
+        self.max_upload = max_upload
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        client = (scope.get("client") or ("", 0))[0]
+        headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        host = re.sub(r":\d+$", "", headers.get("host", "")).strip("[]").lower()
+        if not self.allow_remote and client not in LOOPBACK:
+            return 403, "this server answers its own machine only; see docs/reader.md for a proxy with a login"
+        if "*" not in self.hosts and host not in LOOPBACK | self.hosts:
+            return 403, f"the host name {host!r} is not known here; add it with --conf hosts NAME"
+        path = unquote(unquote(scope.get("raw_path", scope["path"].encode()).decode("latin-1")))
+        if ".." in path.split("/") or "\\" in path or "\0" in path:
+            return 400, "the path must not climb"
+        if int(headers.get("content-length") or 0) > self.max_upload:
+            return 413, f"at most {self.max_upload // 2**20} MB can be sent"
+        return None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if refusal := self._refusal(scope):
+            await JSONResponse({"detail": refusal[1]}, status_code=refusal[0])(scope, receive, send)
+            return
+        received = 0
+
+        async def limited() -> Message:  # a body without Content-Length is counted as it comes
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_upload:
+                raise HTTPException(413, f"at most {self.max_upload // 2**20} MB can be sent")
+            return message
+
+        await self.app(scope, limited, send)
+
+
+def _check_name(key: str, value: str) -> None:
+    if value and (not ID.fullmatch(value) or ".." in value):
+        raise HTTPException(400, f"{key} {value[:80]!r} is not a name: letters, digits, space and ._+- only, no path")
+
+
+def _parsed(text: str | dict | None, allowed: set[str] | None) -> None:
+    """Refuse what is not a JSON object, or sets a key that no client needs."""
+    try:
+        content = json.loads(text) if isinstance(text, str) and text else text or {}
+    except json.JSONDecodeError as error:
+        raise HTTPException(400, f"params is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise HTTPException(400, "params must be a JSON object")
+    if allowed is not None and (unknown := sorted(set(content) - allowed)):
+        raise HTTPException(400, f"params has unknown keys: {', '.join(unknown)[:200]}")
+    for key in NAMES:
+        if isinstance(content.get(key), str):
+            _check_name(key, content[key])
+    if "label_tag" in content:
+        _check_name("label_tag", str(content["label_tag"]))
+
+
+def _declared_bytes(path: Path) -> int:
+    """Size of a volume in memory by its header, before anything is unpacked."""
+    if path.name.endswith((".nrrd", ".nhdr")):
+        header = path.read_bytes()[:65536].split(b"\n\n", 1)[0]
+        sizes = re.search(rb"^sizes:([ \d]+)", header, re.MULTILINE)
+        values = [int(n) for n in sizes.group(1).split()] if sizes else []
+    else:
+        values = list(nib.load(path).shape)
+    total = 4
+    for value in values:
+        total *= max(value, 0)
+    return total
+
+
+def check_volume(upload: UploadFile, grid: str | None = None) -> None:
+    """Read an uploaded volume before anyone stores it.
+
+    Args:
+        upload: the file; it stands at its beginning again afterwards.
+        grid: a scan whose grid it must have.
+
+    Raises:
+        HTTPException: 415 for another type of file, 413 for one that unpacks to too much, 422 for one that cannot be used.
+    """
+    ending = next((e for e in VOLUME_ENDINGS if (upload.filename or "").lower().endswith(e)), None)
+    if ending is None:
+        raise HTTPException(415, f"{upload.filename!r} is no volume; send one of {', '.join(VOLUME_ENDINGS)}")
+    with tempfile.TemporaryDirectory(prefix="una_upload_") as folder:
+        path = Path(folder) / f"volume{ending}"
+        with path.open("wb") as stream:
+            while block := upload.file.read(2**20):
+                stream.write(block)
+        upload.file.seek(0)
+        try:
+            if ending.endswith(".gz"):
+                unpacked = 0
+                with gzip.open(path) as stream:
+                    while block := stream.read(2**22):
+                        unpacked += len(block)
+                        if unpacked > MAX_UNPACKED:
+                            raise HTTPException(
+                                413, f"{upload.filename!r} unpacks to more than {MAX_UNPACKED >> 20} MB"
+                            )
+            if _declared_bytes(path) > MAX_UNPACKED:
+                raise HTTPException(413, f"{upload.filename!r} declares more than {MAX_UNPACKED >> 20} MB")
+            volume = read_volume(path)
+        except HTTPException:
+            raise
+        except Exception as error:
+            reason = str(error).replace(str(path), repr(upload.filename)).splitlines()[0][:300]
+            raise HTTPException(422, f"{upload.filename!r} cannot be read: {reason}") from None
+        if grid:
+            scan = read_volume(grid)
+            if scan.shape != volume.shape or not torch.allclose(
+                volume.affine, scan.affine.to(volume.affine), atol=1e-2
+            ):
+                raise HTTPException(422, "the label is not on the grid of its scan; export it on the scan's grid")
+
+
+def _check_inside(store: Datastore, studies: str, uri: str) -> None:
+    if uri and not studies.startswith("http") and not Path(uri).resolve().is_relative_to(Path(studies).resolve()):
+        raise HTTPException(403, "that file lies outside of the study folder")
+
+
+def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp, allow_weights: bool) -> None:
+    """Everything that a request must pass before MONAI Label sees it."""
+    area = path.strip("/").split("/")[0]
+    store = app.datastore()
+    for key in NAMES:
+        if isinstance(given.get(key), str):
+            _check_name(key, given[key])
+    if area == "session":
+        raise HTTPException(403, "sessions are switched off; add the scan to the datastore")
+    if area == "model" and method in ("PUT", "DELETE") and not allow_weights:
+        raise HTTPException(403, "weights cannot be changed by a request; start with --conf allow_weights true")
+    if area == "model" and method == "PUT":
+        _check_weights(given["file"])
+    if area in KEYS and given.get("model") and given["model"] not in {**app._infers, **app._trainers}:
+        raise HTTPException(404, f"there is no model {given['model']!r}")
+    if area in KEYS:
+        tasks = {**app._infers, **app._trainers}
+        own = (
+            set(tasks[given["model"]].config())
+            if given.get("model")
+            else {key for t in tasks.values() for key in t.config()}
+        )
+        _parsed(given.get("params"), KEYS[area] | CLIENT_KEYS | own)
+    elif area == "datastore":
+        _parsed(given.get("params", given.get("info")), None)
+    image = given.get("image") or (given.get("id") if path.endswith("image") or path == "/datastore/" else None)
+    if isinstance(image, str) and image and method != "PUT":
+        uri = store.get_image_uri(image) if image in store.list_images() else ""
+        if not uri:
+            raise HTTPException(404, f"there is no image {image!r}")
+        _check_inside(store, app.studies, uri)
+    if (
+        area == "datastore"
+        and method == "PUT"
+        and isinstance(given.get("file"), object)
+        and given.get("file") is not None
+    ):
+        upload = given["file"]
+        check_volume(upload)
+        name = given.get("image") or Path(upload.filename).name
+        _check_name("image", name)
+        if any(name in (known, f"{known}.nii.gz", f"{known}.nii", f"{known}.nrrd") for known in store.list_images()):
+            raise HTTPException(409, f"there is an image {name!r} already; remove it first, or choose another name")
+    if area == "datastore" and method == "PUT" and path.endswith("/label"):
+        if given["image"] not in store.list_images():
+            raise HTTPException(404, f"there is no image {given['image']!r}")
+        uri = store.get_image_uri(given["image"])
+        check_volume(given["label"], uri if Path(uri).is_file() else None)
+    if area == "infer":
+        for key in ("file", "label"):
+            if given.get(key) is not None and not (given[key].filename or "").endswith(".bin"):
+                check_volume(given[key])
+
+
+def _check_weights(upload: UploadFile) -> None:
+    try:
+        torch.load(upload.file, map_location="cpu", weights_only=True)
+    except Exception:
+        raise HTTPException(422, "the file is not a weights file that loads without pickle") from None
+    upload.file.seek(0)
+
+
+def _in_thread(original: Callable, path: str, method: str, app: MONAILabelApp, allow_weights: bool) -> Callable:
+    def endpoint(**given: Any) -> Any:
+        _checks(path, method, given, app, allow_weights)
+        try:
+            return asyncio.run(original(**given))
+        except InputError as error:
+            raise HTTPException(422, str(error)) from None
+        except (ImageNotFoundException, LabelNotFoundException) as error:
+            raise HTTPException(404, error.msg) from None
+        except MONAILabelException as error:
+            raise HTTPException(400, error.msg) from None
+
+    endpoint.__signature__ = inspect.signature(original)
+    endpoint.__name__ = original.__name__
+    return endpoint
+
+
+def install(server: FastAPI, app: MONAILabelApp, conf: Mapping[str, str]) -> None:
+    """Put the guard around MONAI Label's server.
+
+    Args:
+        server: ``monailabel.app.app``.
+        app: the app it serves.
+        conf: ``allow_remote``, ``allow_weights`` (true or false), ``origins``, ``hosts`` (comma-separated), ``max_upload_mb``.
+    """
+
+    def on(key: str) -> bool:
+        return str(conf.get(key, "false")).lower() == "true"
+
+    def listed(key: str) -> list[str]:
+        return [part.strip() for part in conf.get(key, "").split(",") if part.strip()]
+
+    before = len(server.router.routes)
+    for module in (activelearning, batch_infer, datastore, infer, info, model, scoring, session, train):
+        for route in module.router.routes:
+            for method in route.methods:
+                endpoint = _in_thread(route.endpoint, route.path, method, app, on("allow_weights"))
+                server.add_api_route(route.path, endpoint, methods=[method], include_in_schema=False)
+    routes = server.router.routes
+    routes[:] = [*routes[before:], *routes[:before]]
+    server.user_middleware = [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=listed("origins"),
+            allow_credentials=True,
+            allow_methods=["*"],
+            allow_headers=["*"],
+        ),
+        Middleware(
+            Guard,
+            allow_remote=on("allow_remote"),
+            hosts=tuple(listed("hosts")),
+            max_upload=int(float(conf.get("max_upload_mb", MAX_UPLOAD / 2**20)) * 2**20),
+        ),
+    ]
+    # The server has built its stack already: the app is made while it starts.
+    server.middleware_stack = server.build_middleware_stack()

@@ -1,0 +1,186 @@
+"""From readers' corrections to new weights: prepared, trained on, judged, and published only if they are not worse."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import ResampleToMatch
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.train import TrainTask
+from nilearn.datasets import load_mni152_brain_mask
+from scripts.data import load_datalist, write_sample_subject
+from scripts.errors import InputError
+from scripts.volumes import read_volume
+
+from .analysis import Analyst
+
+__all__ = ["Learn"]
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT = ("PSNR_F_region", "PSNR_D_region")  # dB in the brain, and in the lesions, of simulated held-out cases
+
+
+class Learn(TrainTask):
+    """Fine-tune the weights in use.
+
+    Every scan with a final label gives its traced lesion as a seed of the fluid anomaly generator, and, where it is a T1w, a real
+    diseased scan that is supervised outside of its lesion (Eq. 7, d = 1). They join the stream of healthy subjects.
+
+    Requests: ``iterations``, ``learning_rate``; ``restore``, a version to go back to instead of training; ``tolerance``, dB that
+    the new weights may lose on the held-out cases. A run that was stopped, or whose server died, continues unless ``resume``
+    is false.
+
+    Args:
+        analyst: of the family.
+        training_data: datalist of healthy subjects; None for the bundle's sample subject.
+    """
+
+    def __init__(self, analyst: Analyst, training_data: str | None) -> None:
+        super().__init__(f"Learn from the corrected scans [{analyst['description']}]")
+        self.analyst = analyst
+        self.training_data = training_data
+        self.run_dir = analyst.weights.folder / "run"
+
+    def config(self) -> dict[str, Any]:
+        settings = self.analyst["training"]
+        return {
+            "iterations": settings["iterations"],
+            "learning_rate": settings["learning_rate"],
+            "tolerance": 0.0,
+            "resume": True,
+            "restore": "",
+        }
+
+    def stats(self) -> dict[str, Any]:
+        plan = self.run_dir / "plan.json"
+        unfinished = json.loads(plan.read_text()) if plan.is_file() else None
+        return {**self.analyst.weights.info(), "unfinished": unfinished}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        request = {**self.config(), **request}
+        store = self.analyst.weights
+        if request["restore"] not in ("", None):
+            store.use(int(request["restore"]))
+            return store.info()
+        plan_file = self.run_dir / "plan.json"
+        if not plan_file.is_file() or not request["resume"]:
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+            self._prepare(request, datastore)
+        plan = json.loads(plan_file.read_text())
+        logger.info(f"training from version {plan['parent']} on {len(plan['corrections'])} corrections")
+        self._parser(plan).get_parsed_content("train::trainer").run()
+        before = self._held_out(plan, store.path(plan["parent"]))
+        after = self._held_out(plan, self.run_dir / "model.pt")
+        record = {"corrections": plan["corrections"], "before": before, "after": after, "settings": plan["settings"]}
+        worse = [key for key in HELD_OUT if after[key] < before[key] - float(request["tolerance"])]
+        if worse:
+            record["refused"] = f"worse on held-out cases: {', '.join(worse)}"
+            (store.folder / "refused.json").write_text(json.dumps(record, indent=1))
+        else:
+            record["version"] = store.publish(self.run_dir / "model.pt", record)
+        shutil.rmtree(self.run_dir)
+        logger.info(json.dumps(record))
+        return record
+
+    def _prepare(self, request: Mapping[str, Any], datastore: Datastore) -> None:
+        """Write the subjects of a run; ``plan.json`` comes last, so that a run with one is whole."""
+        folder = self.run_dir / "corrections"
+        folder.mkdir(parents=True)
+        diseased, masks = [], []
+        pairs = datastore.datalist()
+        for number, pair in enumerate(pairs):
+            try:
+                entry, mask = self._correction(pair, folder / f"{number:04d}")
+            except InputError as error:
+                logger.warning(f"{pair['image']} is left out: {error}")
+                continue
+            diseased += [entry] if entry else []
+            masks += [mask] if mask else []
+        base = self.training_data or write_sample_subject(self.analyst.weights.folder / "sample_subject")
+        sections = {name: load_datalist(base, name) for name in ("training", "validation")}
+        sections["training"] += diseased
+        (self.run_dir / "datalist.json").write_text(json.dumps(sections))
+        settings = {
+            **self.analyst["training"],
+            "iterations": int(request["iterations"]),
+            "learning_rate": float(request["learning_rate"]),
+        }
+        plan = {
+            "parent": self.analyst.weights.info()["version"],
+            "corrections": [Path(pair["image"]).name for pair in pairs],
+            "traced_masks": masks,
+            "settings": settings,
+        }
+        (self.run_dir / "plan.json").write_text(json.dumps(plan, indent=1))
+
+    def _correction(self, pair: Mapping[str, str], stem: Path) -> tuple[dict[str, Any] | None, str | None]:
+        """A corrected scan as the bundle's training wants it: a diseased subject if it is a T1w, a seed if it has a lesion."""
+        analysis = self.analyst.analyse(pair["image"])
+        scan, brain = analysis["scan"], analysis["brain"]
+        lesion = ResampleToMatch(mode="nearest")((read_volume(pair["label"]) > 0).float(), scan)
+        affine = np.asarray(scan.affine)
+
+        def saved(volume: MetaTensor, name: str, where: np.ndarray) -> str:
+            path = stem.with_name(f"{stem.name}_{name}.nii.gz")
+            nib.save(nib.Nifti1Image(np.asarray(volume[0], dtype=np.float32), where), path)
+            return str(path.resolve())
+
+        entry = None
+        if analysis["modality"] == "t1":
+            entry = {
+                "subject": stem.name,
+                "t1": saved(scan * (brain > 0), "t1", affine),
+                "lesion": saved(lesion, "lesion", affine),
+                "mirror_transform": np.asarray(analysis["mirror_transform"]).tolist(),
+            }
+        mask = saved(lesion, "mask", _to_template(brain) @ affine) if lesion.any() else None
+        return entry, mask
+
+    def _parser(self, plan: Mapping[str, Any], **overrides: Any) -> ConfigParser:
+        parser = ConfigParser()
+        parser.read_config(str(self.analyst.bundle / "configs/train.yaml"))
+        parser.update(
+            {
+                "datalist": str(self.run_dir / "datalist.json"),
+                "output_dir": str(self.run_dir),
+                "traced_masks": plan["traced_masks"],
+                "initial_weights": str(self.analyst.weights.path(plan["parent"])),
+                "voxel_size": self.analyst["voxel_size"],
+                "features": self.analyst["features"],
+                **plan["settings"],
+                **overrides,
+            }
+        )
+        parser.get_parsed_content("initialize")
+        return parser
+
+    def _held_out(self, plan: Mapping[str, Any], weights: Path) -> dict[str, float]:
+        """Errors of weights on the held-out subjects with simulated lesions, the same draws for all weights."""
+        parser = self._parser(plan, initial_weights=str(weights), output_dir=str(self.run_dir / "held_out"))
+        evaluator = parser.get_parsed_content("validate::evaluator")
+        evaluator.run()
+        return {key: float(evaluator.state.metrics[key]) for key in HELD_OUT}
+
+
+def _to_template(brain: MetaTensor) -> np.ndarray:
+    """Place a brain in template space by the boxes around both: coarse, but a seed is deformed by the fluid anyway."""
+    mask = load_mni152_brain_mask(resolution=2)
+    boxes = []
+    for values, affine in ((np.asarray(brain[0]) > 0, np.asarray(brain.affine)), (mask.get_fdata() > 0, mask.affine)):
+        points = np.argwhere(values) @ affine[:3, :3].T + affine[:3, 3]
+        boxes.append((points.min(axis=0), points.max(axis=0)))
+    (low, high), (template_low, template_high) = boxes
+    scale = (template_high - template_low) / np.maximum(high - low, 1.0)
+    placed = np.diag([*scale, 1.0])
+    placed[:3, 3] = template_low - scale * low
+    return placed

@@ -1,0 +1,94 @@
+"""MONAI Label app: ``monailabel start_server --app monailabel_app --studies FOLDER_OR_DICOMWEB_URL``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+BUNDLE = HERE.parent / "bundle"
+sys.path.insert(0, str(BUNDLE))
+
+import monailabel  # noqa: E402
+from lib import guard  # noqa: E402
+from lib.analysis import Analyst  # noqa: E402
+from lib.learning import Learn  # noqa: E402
+from lib.results import Anomaly, Healthy, Refine, Score  # noqa: E402
+from lib.selection import Batch, Figures, HighestFirst, RandomScan  # noqa: E402
+from monailabel.config import settings  # noqa: E402
+from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
+from monailabel.interfaces.datastore import Datastore  # noqa: E402
+from monailabel.interfaces.tasks.infer_v2 import InferTask  # noqa: E402
+from monailabel.interfaces.tasks.scoring import ScoringMethod  # noqa: E402
+from monailabel.interfaces.tasks.strategy import Strategy  # noqa: E402
+from monailabel.interfaces.tasks.train import TrainTask  # noqa: E402
+
+
+class UNAApp(MONAILabelApp):
+    """The reader's desk. ``--conf KEY VALUE``:
+
+    - ``model_dir``: published weights, default ``model`` of the app.
+    - ``training_data``: datalist of healthy subjects for training, default the bundle's sample subject.
+    - those of `guard.install`.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        model_dir = Path(conf.get("model_dir", os.path.join(app_dir, "model")))
+        # DICOMweb: MONAI Label lists CT alone unless told; the app takes MR as well.
+        settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER = {}
+        self.analysts = [Analyst(path, BUNDLE, model_dir) for path in sorted((HERE / "variants").glob("*.yaml"))]
+        self.training_data = conf.get("training_data")
+        super().__init__(
+            app_dir,
+            studies,
+            conf,
+            name="UNA",
+            description="Healthy brain anatomy from any scan, and what deviates from it. Research use only.",
+            version="1.0",
+        )
+        # Scoring looks at every scan: readers start it, not every request.
+        self._auto_update_scoring = False
+        self._sessions = None
+        if "monailabel.app" in sys.modules:
+            guard.install(monailabel.app.app, self, conf)
+
+    def init_infers(self) -> dict[str, InferTask]:
+        kinds: dict[str, Callable[[Analyst], InferTask]] = {
+            "anomaly": Anomaly,
+            "refine": Refine,
+            "score": Score,
+            "healthy": Healthy,
+        }
+        return {f"{a.name}_{kind}": make(a) for a in self.analysts for kind, make in kinds.items()}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        return {analyst.name: Learn(analyst, self.training_data) for analyst in self.analysts}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        strategies: dict[str, Strategy] = {"random": RandomScan()}
+        for analyst in self.analysts:
+            of = "" if analyst.name == "una" else f"_{analyst.name}"
+            strategies[f"burden{of}"] = HighestFirst(analyst.name, "lesion_ml", "Most abnormal volume first")
+            strategies[f"uncertainty{of}"] = HighestFirst(
+                analyst.name, "uncertainty", "First where scan and mirrored scan lead to different healthy brains"
+            )
+        return strategies
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        return {analyst.name: Figures(analyst) for analyst in self.analysts}
+
+    def init_batch_infer(self) -> Callable:
+        return Batch(lambda name: self._infers[name].analyst.weights.info()["version"])
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """MONAI Label's, and the figures of the scan go into the datastore."""
+        result = super().infer(request, datastore)
+        store = datastore or self.datastore()
+        task = self._infers[request["model"]]
+        if isinstance(task, Anomaly) and request["image"] in store.list_images():
+            analysis = task.analyst.analyse(store.get_image_uri(request["image"]))
+            store.update_image_info(request["image"], {task.analyst.name: task.analyst.figures(analysis)})
+        return result
