@@ -1,5 +1,6 @@
 # make demo   set up, train a small UNA, evaluate it, find a simulated lesion, write runs/demo/report.html
 # make test   set up and run the tests       make test-slow   the long ones as well       make lint   style
+# make app    the reader's desk: Orthanc, MONAI Label, OHIF on 127.0.0.1 (APP='--study FOLDER'); make app-stop
 # make package   the bundle as a zip in the model zoo's layout: dist/una_healthy_anatomy_v<version>.zip
 # make bench  speed against the limits of this machine
 
@@ -12,7 +13,7 @@ RUN := $(VENV)/bin/python -m monai.bundle run
 C := bundle/configs
 DEMO := runs/demo
 
-.PHONY: setup demo test test-slow package bench lint clean
+.PHONY: setup demo test test-slow app app-stop package bench lint clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -20,7 +21,7 @@ setup: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f'error: Python {v[0]}.{v[1]} is not supported; run make PYTHON=python3.11 (or 3.12)')"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,tracking,export]"
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,tracking,export,app]"
 	@touch $@
 
 demo: setup
@@ -41,6 +42,12 @@ test-slow: setup
 
 lint: setup
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+app: setup
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python monailabel_app/desk.py start $(APP)
+
+app-stop:
+	$(VENV)/bin/python monailabel_app/desk.py stop
 
 NAME := una_healthy_anatomy
 

@@ -13,12 +13,15 @@ BUNDLE = HERE.parent / "bundle"
 sys.path.insert(0, str(BUNDLE))
 
 import monailabel  # noqa: E402
+from dicomweb_client.session_utils import create_session_from_user_pass  # noqa: E402
 from lib import guard  # noqa: E402
 from lib.analysis import Analyst  # noqa: E402
+from lib.dicom import DeskStore  # noqa: E402
 from lib.learning import Learn  # noqa: E402
 from lib.results import Anomaly, Healthy, Refine, Score  # noqa: E402
 from lib.selection import Batch, Figures, HighestFirst, RandomScan  # noqa: E402
 from monailabel.config import settings  # noqa: E402
+from monailabel.datastore.dicom import DICOMwebClientX  # noqa: E402
 from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
 from monailabel.interfaces.datastore import Datastore  # noqa: E402
 from monailabel.interfaces.tasks.infer_v2 import InferTask  # noqa: E402
@@ -31,15 +34,15 @@ class UNAApp(MONAILabelApp):
     """The reader's desk. ``--conf KEY VALUE``:
 
     - ``model_dir``: published weights, default ``model`` of the app.
+    - ``variants``: folder of the families of models, default ``variants`` of the app.
     - ``training_data``: datalist of healthy subjects for training, default the bundle's sample subject.
     - those of `guard.install`.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         model_dir = Path(conf.get("model_dir", os.path.join(app_dir, "model")))
-        # DICOMweb: MONAI Label lists CT alone unless told; the app takes MR as well.
-        settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER = {}
-        self.analysts = [Analyst(path, BUNDLE, model_dir) for path in sorted((HERE / "variants").glob("*.yaml"))]
+        variants = Path(conf.get("variants", HERE / "variants"))
+        self.analysts = [Analyst(path, BUNDLE, model_dir) for path in sorted(variants.glob("*.yaml"))]
         self.training_data = conf.get("training_data")
         super().__init__(
             app_dir,
@@ -54,6 +57,18 @@ class UNAApp(MONAILabelApp):
         self._sessions = None
         if "monailabel.app" in sys.modules:
             guard.install(monailabel.app.app, self, conf)
+
+    def _init_dicomweb_datastore(self) -> Datastore:
+        session = None
+        if settings.MONAI_LABEL_DICOMWEB_USERNAME and settings.MONAI_LABEL_DICOMWEB_PASSWORD:
+            session = create_session_from_user_pass(
+                settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+            )
+        return DeskStore(
+            client=DICOMwebClientX(url=self.studies, session=session),
+            search_filter={},
+            cache_path=settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or None,
+        )
 
     def init_infers(self) -> dict[str, InferTask]:
         kinds: dict[str, Callable[[Analyst], InferTask]] = {
@@ -84,11 +99,15 @@ class UNAApp(MONAILabelApp):
         return Batch(lambda name: self._infers[name].analyst.weights.info()["version"])
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """MONAI Label's, and the figures of the scan go into the datastore."""
+        """MONAI Label's; the figures of the scan go into the datastore, and its healthy T1w into its DICOM study."""
         result = super().infer(request, datastore)
         store = datastore or self.datastore()
         task = self._infers[request["model"]]
         if isinstance(task, Anomaly) and request["image"] in store.list_images():
             analysis = task.analyst.analyse(store.get_image_uri(request["image"]))
             store.update_image_info(request["image"], {task.analyst.name: task.analyst.figures(analysis)})
+        if isinstance(task, Healthy) and isinstance(store, DeskStore):
+            analysis = task.analyst.analyse(store.get_image_uri(request["image"]))
+            volume = task.analyst.on_scan(analysis, "pred")
+            result["params"]["series"] = store.add_series(request["image"], volume, "healthy T1w")
         return result

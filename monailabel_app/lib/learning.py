@@ -110,11 +110,13 @@ class Learn(TrainTask):
         sections = {name: load_datalist(base, name) for name in ("training", "validation")}
         sections["training"] += diseased
         (self.run_dir / "datalist.json").write_text(json.dumps(sections))
+        iterations = max(1, int(request["iterations"]))
         settings = {
             **self.analyst["training"],
-            "iterations": int(request["iterations"]),
+            "iterations": iterations,
             "learning_rate": float(request["learning_rate"]),
         }
+        settings["iterations_per_epoch"] = min(settings["iterations_per_epoch"], iterations)
         plan = {
             "parent": self.analyst.weights.info()["version"],
             "corrections": [Path(pair["image"]).name for pair in pairs],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from scripts.appearance import RandAcquisition, RandGamma, RandGridBiasField, ScaleToUnit
+from scripts.appearance import RandAcquisition, RandGamma, RandGridBiasField, ScaleToUnit, ScaleToWhiteMatter
 from scripts.errors import InputError
 
 LEVELS = {
@@ -99,6 +99,20 @@ def test_scale_to_unit_ignores_undershoot_and_a_hot_voxel():
     clean, robust = ScaleToUnit()(image), ScaleToUnit()(spoiled)
     assert robust.min() == 0 and robust.max() == 1
     torch.testing.assert_close(robust[0, 1:], clean[0, 1:], atol=0.01, rtol=0)
+
+
+def test_white_matter_has_one_level_whatever_is_bright():
+    generator = torch.Generator().manual_seed(0)
+    tissue = torch.randint(0, 4, (1, 24, 24, 24), generator=generator)
+    brain = torch.tensor([0.0, 30.0, 70.0, 100.0])[tissue] + 4 * torch.randn(tissue.shape, generator=generator)
+    brain = brain.clamp(min=1.0) * (tissue > 0)
+    bright = brain.clone()
+    bright[0, :2, :6, :12] = 250.0  # vessels, or a lesion
+    for image in (brain, 13.0 * brain, bright):
+        scaled = ScaleToWhiteMatter()(image)
+        assert abs(float(scaled[tissue == 3].median()) - 0.75) < 0.02 and float(scaled.max()) <= 1.0
+    three = torch.tensor([0.0, 1.0, 2.0, 3.0])[tissue]
+    assert float(ScaleToWhiteMatter()(three).max()) == pytest.approx(0.75)
 
 
 def test_scale_to_unit_refuses_what_is_no_image():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ball
-from scripts.detection import MatchContrast, MatchContrastd, anomaly_score
+from scripts.detection import MatchContrast, MatchContrastd, anomaly_score, to_scale_of
 from sklearn.metrics import average_precision_score
 
 
@@ -43,7 +43,8 @@ def test_a_lesion_is_seen_that_the_plain_difference_misses(case):
     plain = average_precision_score(truth, anomaly_score(scan, t1, brain)[brain].numpy())
     items = {"pred": t1, "scan": scan, "brain": brain}
     match = MatchContrastd("pred", modalities=["t2"], image_key="scan")
-    assert match({**items, "modality": "t1"})["expected"] is t1
+    factor = match({**items, "modality": "t1"})["expected"][t1 > 0] / t1[t1 > 0]
+    torch.testing.assert_close(factor, factor[:1].expand_as(factor))  # a T1w keeps its contrast
     data = match({**items, "modality": "t2"})
     matched = average_precision_score(truth, anomaly_score(scan, data["expected"], brain)[brain].numpy())
     assert matched > 0.95 > 0.5 > plain
@@ -60,3 +61,13 @@ def test_flat_reconstructions_and_empty_brains_do_not_fail(case):
     flat = MatchContrast()(torch.full_like(t1, 0.5), scan, brain)
     assert np.isclose(float(flat[brain].median()), float(scan[brain].median()), atol=1e-6)
     assert not MatchContrast()(t1, scan, torch.zeros_like(brain)).any()
+
+
+def test_one_factor_from_the_healthy_voxels():
+    generator = torch.Generator().manual_seed(0)
+    healthy = 0.2 + 0.6 * torch.rand(1, 20, 20, 20, generator=generator)
+    scan = 1.7 * healthy
+    scan[:, :6, :10, :10] = 0.1  # a lesion in 7 % of the brain does not bend it
+    matched = to_scale_of(healthy, scan, torch.ones_like(scan))
+    torch.testing.assert_close(matched, 1.7 * healthy)
+    assert to_scale_of(healthy, scan, torch.zeros_like(scan)) is healthy

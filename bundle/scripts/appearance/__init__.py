@@ -5,7 +5,7 @@ from .bias_field import RandGridBiasField, RandGridBiasFieldd
 from .encoding import RandAnomalyEncoding, RandAnomalyEncodingd
 from .gamma import RandGamma, RandGammad
 from .modality import RandModality, RandModalityd
-from .scaling import ScaleToUnit, ScaleToUnitd
+from .scaling import ScaleToUnit, ScaleToUnitd, ScaleToWhiteMatter, ScaleToWhiteMatterd
 from .typical_t1 import TypicalT1w, TypicalT1wd
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "RandModalityd",
     "ScaleToUnit",
     "ScaleToUnitd",
+    "ScaleToWhiteMatter",
+    "ScaleToWhiteMatterd",
     "TypicalT1w",
     "TypicalT1wd",
 ]

@@ -1,7 +1,7 @@
 """Anomaly scores, lesion masks and the errors of a reconstruction."""
 
 from .baselines import BASELINES, BaselineScoresd, equalized_intensity
-from .contrast import MatchContrast, MatchContrastd
+from .contrast import MatchContrast, MatchContrastd, to_scale_of
 from .metrics import COLUMNS, RegionErrors, detection_quality, region_errors
 from .score import AnomalyScored, LesionMask, LesionMaskd, anomaly_score
 from .table import ErrorTable
@@ -21,4 +21,5 @@ __all__ = [
     "detection_quality",
     "equalized_intensity",
     "region_errors",
+    "to_scale_of",
 ]

@@ -12,7 +12,20 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import SplineTransformer
 
-__all__ = ["MatchContrast", "MatchContrastd"]
+__all__ = ["MatchContrast", "MatchContrastd", "to_scale_of"]
+
+
+def to_scale_of(image: torch.Tensor, reference: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Multiply an image by the one factor that brings it to the scale of another of its contrast: the median ratio.
+
+    Args:
+        image, reference: same shape, not negative.
+        where: mask of the voxels to compare, most of them healthy.
+    """
+    counted = (where > 0) & (image > 0.1 * image.max()) & (reference > 0)
+    if not counted.any():
+        return image
+    return image * float((reference[counted] / image[counted]).median())
 
 
 class MatchContrast(Transform):
@@ -81,7 +94,8 @@ class MatchContrast(Transform):
 
 
 class MatchContrastd(MapTransform):
-    """Dictionary form of `MatchContrast`. A scan of another modality is expected to look like the reconstruction itself.
+    """Dictionary form of `MatchContrast`. A scan of another modality is expected to look like the reconstruction itself, but for
+    its scale.
 
     Args:
         keys: one key, the reconstruction.
@@ -112,7 +126,6 @@ class MatchContrastd(MapTransform):
         self.expected_key = expected_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        expected = data[self.keys[0]]
-        if data[self.modality_key] in self.modalities:
-            expected = self.transform(expected, data[self.image_key], data[self.brain_key])
+        match = self.transform if data[self.modality_key] in self.modalities else to_scale_of
+        expected = match(data[self.keys[0]], data[self.image_key], data[self.brain_key])
         return {**data, self.expected_key: expected}

@@ -18,7 +18,7 @@ def anomaly_score(image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tenso
     reconstruction is T1w whatever the scan is, see `MatchContrast`.
 
     Args:
-        image, healthy: ``(1, X, Y, Z)``, both on the scale of `ScaleToUnit`.
+        image, healthy: ``(1, X, Y, Z)``, on one scale.
         brain: mask of the same shape.
     """
     return ((image - healthy).abs() * (brain > 0)).clamp(0.0, 1.0)

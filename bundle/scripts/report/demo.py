@@ -16,7 +16,7 @@ from monai.utils import convert_to_tensor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ..appearance import ScaleToUnit
-from ..detection import region_errors
+from ..detection import region_errors, to_scale_of
 from ..errors import InputError
 from ..fluid import RandFluidAnomaly
 from .figures import detection_figure, film_strip, loss_figure, sample_figure
@@ -55,8 +55,9 @@ def _found(case: Path, analysed: Path) -> tuple[dict[str, np.ndarray], dict[str,
     lesion = torch.from_numpy(truth)[None]
 
     def psnr_in_lesion(candidate: np.ndarray) -> float:
-        volumes = (torch.from_numpy(image)[None] for image in (candidate, images["healthy"]))
-        return float(region_errors(*volumes, brain, lesion, columns=["PSNR_D_region"]))
+        filled, healthy = (torch.from_numpy(image)[None] for image in (candidate, images["healthy"]))
+        filled = to_scale_of(filled, healthy, brain & ~lesion)
+        return float(region_errors(filled, healthy, brain, lesion, columns=["PSNR_D_region"]))
 
     found = torch.from_numpy(result["lesion"] > 0)[None, None]
     dice, _ = DiceHelper(include_background=False, num_classes=2)(found.float(), lesion[None].float())

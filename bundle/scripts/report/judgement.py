@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from monai.metrics import DiceHelper
 from monai.transforms import CropForeground, Orientation, ResampleToMatch
 
-from ..detection import detection_quality, region_errors
+from ..detection import detection_quality, region_errors, to_scale_of
 from ..errors import InputError
 from ..volumes import read_volume
 from .figures import detection_figure
@@ -37,7 +37,7 @@ class Judgement:
     Args:
         scans: entries of the datalist, with ``subject``.
         scores: keys of the scores that are compared.
-        fillings: name to key of the ways to fill a lesion that are compared.
+        fillings: name to key of the ways to fill a lesion that are compared, each brought to the scale of the truth by one factor.
         output_dir: where to write.
 
     Raises:
@@ -112,7 +112,7 @@ class Judgement:
         if "healthy" in entry and truth.any():
             healthy = self._on_grid(entry["healthy"], case["original"])
             for name, key in self.fillings.items():
-                filled = torch.as_tensor(case[key].cpu())
+                filled = to_scale_of(torch.as_tensor(case[key].cpu()), torch.as_tensor(healthy), brain & ~truth)
                 row[f"psnr_{name}"] = float(region_errors(filled, healthy, brain, truth, ["PSNR_D_region"]))
         return row
 

@@ -1,0 +1,191 @@
+"""DICOM in and out: a volume as a series of its own, a result as a series derived from the scan, and the DICOMweb store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from monai.data import MetaTensor
+from monailabel.datastore.dicom import DICOMWebDatastore
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+__all__ = ["DeskStore", "derived_series", "write_series"]
+
+SCANS = ("MR", "CT")
+OWN = "UNA "  # with which the description of a derived series begins
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+GRAY_LEVELS = 4095
+
+
+class DeskStore(DICOMWebDatastore):
+    """MONAI Label's DICOMweb store with scans alone: it lists derived series and segmentations as scans when it lists MR, and it
+    remembers its lists for two hours, so that a finished scan is offered again."""
+
+    def list_images(self) -> list[str]:
+        found = [Dataset.from_json(entry) for entry in self._client.search_for_series(fields=["SeriesDescription"])]
+        return [
+            str(series.SeriesInstanceUID)
+            for series in found
+            if series.get("Modality") in SCANS and not str(series.get("SeriesDescription", "")).startswith(OWN)
+        ]
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        return DICOMWebDatastore.get_labeled_images.__wrapped__(self, label_tag, labels)
+
+    def add_series(self, image_id: str, volume: MetaTensor, description: str) -> str:
+        """Store a volume on the grid of a scan beside it, in its study.
+
+        Args:
+            image_id: series of the scan.
+            volume: see `derived_series`.
+            description: of the new series, after ``UNA``.
+
+        Returns:
+            series instance UID.
+        """
+        self.get_image_uri(image_id)
+        folder = Path(self._datastore.image_path()) / image_id
+        instances = derived_series(
+            [pydicom.dcmread(file) for file in sorted(folder.glob("*.dcm"))], volume, description
+        )
+        self._client.store_instances(instances)
+        return str(instances[0].SeriesInstanceUID)
+
+
+def _gray(values: np.ndarray, slope: float) -> bytes:
+    return np.clip(np.round(values / slope), 0, GRAY_LEVELS).astype("<u2").tobytes()
+
+
+def _pixels(instance: Dataset, values: np.ndarray, slope: float) -> None:
+    instance.Rows, instance.Columns = values.shape
+    instance.SamplesPerPixel, instance.PhotometricInterpretation = 1, "MONOCHROME2"
+    instance.BitsAllocated, instance.BitsStored, instance.HighBit, instance.PixelRepresentation = 16, 12, 11, 0
+    instance.RescaleIntercept, instance.RescaleSlope, instance.RescaleType = "0", f"{slope:.8g}", "US"
+    instance.WindowCenter, instance.WindowWidth = f"{slope * GRAY_LEVELS / 2:.6g}", f"{slope * GRAY_LEVELS:.6g}"
+    instance.PixelData = _gray(values, slope)
+
+
+def _file_meta(instance: Dataset) -> None:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = instance.SOPClassUID, instance.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    instance.file_meta = meta
+    instance.is_little_endian, instance.is_implicit_VR = True, False
+
+
+def _slope(values: np.ndarray) -> float:
+    return max(float(values.max()), 1e-6) / GRAY_LEVELS
+
+
+def write_series(volume: MetaTensor, folder: str | Path, patient: str, description: str) -> list[Path]:
+    """Write a volume as an MR series, a study and a patient of its own.
+
+    Args:
+        volume: ``(1, X, Y, Z)``, not negative, with an affine to RAS mm whose axes are perpendicular.
+        folder: where the files go.
+        patient: name and id.
+        description: of study and series.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = np.asarray(volume[0], dtype=np.float64)
+    affine = LPS @ np.asarray(volume.affine, dtype=np.float64)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    row, column = (affine[:3, axis] / spacing[axis] for axis in (0, 1))
+    study, series, frame, now = generate_uid(), generate_uid(), generate_uid(), datetime.now()
+    slope = _slope(values)
+    files = []
+    for number in range(values.shape[2]):
+        instance = Dataset()
+        instance.SOPClassUID, instance.SOPInstanceUID = MRImageStorage, generate_uid()
+        instance.StudyInstanceUID, instance.SeriesInstanceUID, instance.FrameOfReferenceUID = study, series, frame
+        instance.PatientName, instance.PatientID = patient, patient
+        instance.PatientBirthDate, instance.PatientSex = "", ""
+        instance.StudyDate = instance.SeriesDate = instance.ContentDate = now.strftime("%Y%m%d")
+        instance.StudyTime = instance.SeriesTime = instance.ContentTime = now.strftime("%H%M%S")
+        instance.AccessionNumber, instance.ReferringPhysicianName, instance.StudyID = "", "", "1"
+        instance.Modality, instance.Manufacturer = "MR", "UNA"
+        instance.StudyDescription = instance.SeriesDescription = description
+        instance.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
+        instance.ScanningSequence, instance.SequenceVariant, instance.ScanOptions = "GR", "NONE", ""
+        instance.MRAcquisitionType, instance.EchoTime, instance.RepetitionTime, instance.EchoTrainLength = (
+            "3D",
+            "",
+            "",
+            "1",
+        )
+        instance.SeriesNumber, instance.InstanceNumber = 1, number + 1
+        instance.PositionReferenceIndicator, instance.SliceThickness = "", f"{spacing[2]:.6g}"
+        instance.SpacingBetweenSlices = f"{spacing[2]:.6g}"
+        instance.PixelSpacing = [f"{spacing[1]:.8g}", f"{spacing[0]:.8g}"]
+        instance.ImageOrientationPatient = [f"{v:.10g}" for v in (*row, *column)]
+        instance.ImagePositionPatient = [f"{v:.10g}" for v in (affine @ [0, 0, number, 1])[:3]]
+        _pixels(instance, values[:, :, number].T, slope)
+        _file_meta(instance)
+        files.append(folder / f"{number:04d}.dcm")
+        instance.save_as(files[-1], write_like_original=False)
+    return files
+
+
+def derived_series(sources: Sequence[Dataset], volume: MetaTensor, description: str) -> list[Dataset]:
+    """A volume as a series derived from a scan: same patient, study, frame of reference and slices, a reference to each of them.
+
+    Args:
+        sources: instances of the scan, one a slice.
+        volume: ``(1, X, Y, Z)``, not negative, on the grid of the scan.
+        description: of the series, after ``UNA``.
+    """
+    values = np.asarray(volume[0], dtype=np.float64)
+    to_voxel = np.linalg.inv(LPS @ np.asarray(volume.affine, dtype=np.float64))
+    slope, series, now = _slope(values), generate_uid(), datetime.now()
+    instances = []
+    for source in sources:
+        position, orientation = (
+            np.array(source[tag].value, dtype=float) for tag in ("ImagePositionPatient", "ImageOrientationPatient")
+        )
+        between_rows, between_columns = (float(v) for v in source.PixelSpacing)
+        rows, columns = np.mgrid[: source.Rows, : source.Columns]
+        points = (
+            position[:, None, None]
+            + orientation[:3, None, None] * columns * between_columns
+            + orientation[3:, None, None] * rows * between_rows
+        )
+        voxels = np.tensordot(to_voxel[:3, :3], points, axes=1) + to_voxel[:3, 3, None, None]
+        i, j, k = np.round(voxels).astype(int)
+        inside = np.all([(0 <= a) & (a < n) for a, n in zip((i, j, k), values.shape)], axis=0)
+        slice_ = np.zeros(inside.shape)
+        slice_[inside] = values[i[inside], j[inside], k[inside]]
+
+        instance = Dataset()
+        for element in source:
+            kept: Any = element.tag.group in (0x0008, 0x0010, 0x0018, 0x0020) and not element.tag.is_private
+            if kept:
+                instance.add(element)
+        instance.SOPClassUID, instance.SOPInstanceUID, instance.SeriesInstanceUID = (
+            MRImageStorage,
+            generate_uid(),
+            series,
+        )
+        instance.Modality, instance.Manufacturer = "MR", "UNA"
+        instance.SeriesDescription, instance.SeriesNumber = (
+            f"{OWN}{description}",
+            1000 + int(source.get("SeriesNumber") or 0),
+        )
+        instance.SeriesDate = instance.ContentDate = now.strftime("%Y%m%d")
+        instance.SeriesTime = instance.ContentTime = now.strftime("%H%M%S")
+        instance.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
+        instance.DerivationDescription = (
+            "Reconstruction by a neural network. Research use only, not for clinical decisions."
+        )
+        reference = Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+        instance.SourceImageSequence = [reference]
+        _pixels(instance, slice_, slope)
+        _file_meta(instance)
+        instances.append(instance)
+    return instances
