@@ -32,7 +32,6 @@ import torch
 from fastapi import FastAPI, HTTPException, UploadFile
 from monailabel.endpoints import activelearning, batch_infer, datastore, infer, info, model, scoring, session, train
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import (
     ImageNotFoundException,
     LabelNotFoundException,
@@ -51,7 +50,7 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+\-]{0,199}")
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
 CLIENT_KEYS = {"client_id", "result_extension", "result_dtype", "result_compress", "label_tag", "save_label", "device"}
 KEYS = {  # that a request may set, beside those of the model's own config
-    "infer": {"foreground", "background", "label_info", "restore_label_idx", "session"},
+    "infer": {"foreground", "background", "anomaly", "label_info", "restore_label_idx"},
     "batch": {"images", "max_batch_size", "again"},
     "train": {"name", "max_epochs", "dataset", "train_batch_size", "val_batch_size", "multi_gpu", "gpus", "pretrained"},
     "activelearning": set(),
@@ -162,6 +161,12 @@ def check_volume(upload: UploadFile, grid: str | None = None) -> None:
         HTTPException: 415 for another type of file, 413 for one that unpacks to too much, 422 for one that cannot be used.
     """
     ending = next((e for e in VOLUME_ENDINGS if (upload.filename or "").lower().endswith(e)), None)
+    if grid and (upload.filename or "").endswith(".bin"):  # OHIF: bare voxels, one byte each
+        size, voxels = upload.file.seek(0, 2), read_volume(grid).numel()
+        upload.file.seek(0)
+        if size != voxels:
+            raise HTTPException(422, f"the label has {size} voxels and its scan {voxels}")
+        return
     if ending is None:
         raise HTTPException(415, f"{upload.filename!r} is no volume; send one of {', '.join(VOLUME_ENDINGS)}")
     with tempfile.TemporaryDirectory(prefix="una_upload_") as folder:
@@ -196,63 +201,79 @@ def check_volume(upload: UploadFile, grid: str | None = None) -> None:
                 raise HTTPException(422, "the label is not on the grid of its scan; export it on the scan's grid")
 
 
-def _check_inside(store: Datastore, studies: str, uri: str) -> None:
-    if uri and not studies.startswith("http") and not Path(uri).resolve().is_relative_to(Path(studies).resolve()):
+def _inside(app: MONAILabelApp, uri: str) -> str:
+    """A file of the store, if it lies in it: a link may lead out."""
+    if not app.studies.startswith("http") and not Path(uri).resolve().is_relative_to(Path(app.studies).resolve()):
         raise HTTPException(403, "that file lies outside of the study folder")
+    return uri
+
+
+def _known_image(app: MONAILabelApp, image: str) -> str:
+    store = app.datastore()
+    uri = store.get_image_uri(image) if image in store.list_images() else ""
+    if not uri:
+        raise HTTPException(404, f"there is no image {image!r}")
+    return _inside(app, uri)
+
+
+def _check_task(area: str, given: Mapping[str, Any], app: MONAILabelApp) -> None:
+    """Model and params of a request that computes."""
+    tasks = {**app._infers, **app._trainers}
+    name, params = given.get("model"), given.get("params")
+    if name and name not in tasks:
+        raise HTTPException(404, f"there is no model {name!r}")
+    if area == "train" and not name:  # all trainers, a part for each
+        _parsed(params, set(app._trainers) | CLIENT_KEYS)
+        for family in set(params or ()) & set(app._trainers):
+            _parsed(params[family], KEYS[area] | CLIENT_KEYS | set(tasks[family].config()))
+        return
+    _parsed(params, KEYS[area] | CLIENT_KEYS | (set(tasks[name].config()) if name else set()))
+
+
+def _check_store(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp) -> None:
+    """What is read from the store, put into it, or taken out."""
+    _parsed(given.get("params", given.get("info")), None)
+    if method == "PUT" and given.get("file") is not None:
+        check_volume(given["file"])
+        name = given.get("image") or Path(given["file"].filename).name
+        _check_name("image", name)
+        if any(
+            name in (known, *(known + ending for ending in VOLUME_ENDINGS)) for known in app.datastore().list_images()
+        ):
+            raise HTTPException(409, f"there is an image {name!r} already; remove it first, or choose another name")
+    elif method == "PUT" and given.get("label") is not None and "image" in given:
+        check_volume(given["label"], _known_image(app, given["image"]))
+    elif "/image" in path or (path == "/datastore/" and method == "DELETE"):
+        _known_image(app, given.get("image") or given.get("id") or "")
+    elif path.endswith("/label") and method in ("GET", "HEAD"):
+        uri = app.datastore().get_label_uri(given.get("label") or given["image"], given["tag"])
+        if not uri:
+            raise HTTPException(404, "there is no such label")
+        _inside(app, uri)
 
 
 def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp, allow_weights: bool) -> None:
     """Everything that a request must pass before MONAI Label sees it."""
     area = path.strip("/").split("/")[0]
-    store = app.datastore()
     for key in NAMES:
         if isinstance(given.get(key), str):
             _check_name(key, given[key])
     if area == "session":
         raise HTTPException(403, "sessions are switched off; add the scan to the datastore")
-    if area == "model" and method in ("PUT", "DELETE") and not allow_weights:
-        raise HTTPException(403, "weights cannot be changed by a request; start with --conf allow_weights true")
-    if area == "model" and method == "PUT":
-        _check_weights(given["file"])
-    if area in KEYS and given.get("model") and given["model"] not in {**app._infers, **app._trainers}:
-        raise HTTPException(404, f"there is no model {given['model']!r}")
-    if area in KEYS:
-        tasks = {**app._infers, **app._trainers}
-        own = (
-            set(tasks[given["model"]].config())
-            if given.get("model")
-            else {key for t in tasks.values() for key in t.config()}
-        )
-        _parsed(given.get("params"), KEYS[area] | CLIENT_KEYS | own)
-    elif area == "datastore":
-        _parsed(given.get("params", given.get("info")), None)
-    image = given.get("image") or (given.get("id") if path.endswith("image") or path == "/datastore/" else None)
-    if isinstance(image, str) and image and method != "PUT":
-        uri = store.get_image_uri(image) if image in store.list_images() else ""
-        if not uri:
-            raise HTTPException(404, f"there is no image {image!r}")
-        _check_inside(store, app.studies, uri)
-    if (
-        area == "datastore"
-        and method == "PUT"
-        and isinstance(given.get("file"), object)
-        and given.get("file") is not None
-    ):
-        upload = given["file"]
-        check_volume(upload)
-        name = given.get("image") or Path(upload.filename).name
-        _check_name("image", name)
-        if any(name in (known, f"{known}.nii.gz", f"{known}.nii", f"{known}.nrrd") for known in store.list_images()):
-            raise HTTPException(409, f"there is an image {name!r} already; remove it first, or choose another name")
-    if area == "datastore" and method == "PUT" and path.endswith("/label"):
-        if given["image"] not in store.list_images():
-            raise HTTPException(404, f"there is no image {given['image']!r}")
-        uri = store.get_image_uri(given["image"])
-        check_volume(given["label"], uri if Path(uri).is_file() else None)
+    if area == "model" and method in ("PUT", "DELETE"):
+        if not allow_weights:
+            raise HTTPException(403, "weights cannot be changed by a request; start with --conf allow_weights true")
+        if method == "PUT":
+            _check_weights(given["file"])
+    if area in KEYS and method == "POST":
+        _check_task(area, given, app)
     if area == "infer":
+        uri = _known_image(app, given["image"]) if given.get("image") else None
         for key in ("file", "label"):
-            if given.get(key) is not None and not (given[key].filename or "").endswith(".bin"):
-                check_volume(given[key])
+            if given.get(key) is not None:
+                check_volume(given[key], uri)
+    if area == "datastore":
+        _check_store(path, method, given, app)
 
 
 def _check_weights(upload: UploadFile) -> None:

@@ -178,7 +178,7 @@ class Refine(Anomaly):
             np.asarray(score[0]),
             np.asarray(brain[0]),
             np.asarray(score.affine),
-            add=request.get("foreground") or (),
+            add=[*(request.get("foreground") or ()), *(request.get("anomaly") or ())],  # OHIF names points by label
             remove=request.get("background") or (),
         )
         mask = convert_to_dst_type(new[None].astype(np.uint8), lesion, dtype=torch.uint8)[0]
