@@ -50,9 +50,9 @@ class DeskStore(DICOMWebDatastore):
         """
         self.get_image_uri(image_id)
         folder = Path(self._datastore.image_path()) / image_id
-        instances = derived_series(
-            [pydicom.dcmread(file) for file in sorted(folder.glob("*.dcm"))], volume, description
-        )
+        # force: MONAI Label keeps what it downloads without a preamble.
+        sources = [pydicom.dcmread(file, force=True) for file in sorted(folder.glob("*.dcm"))]
+        instances = derived_series(sources, volume, description)
         self._client.store_instances(instances)
         return str(instances[0].SeriesInstanceUID)
 
@@ -185,6 +185,7 @@ def derived_series(sources: Sequence[Dataset], volume: MetaTensor, description: 
         reference = Dataset()
         reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
         instance.SourceImageSequence = [reference]
+        instance.PixelSpacing = source.PixelSpacing
         _pixels(instance, slice_, slope)
         _file_meta(instance)
         instances.append(instance)

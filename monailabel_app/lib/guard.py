@@ -91,8 +91,11 @@ class Guard:
         if ".." in path.split("/") or "\\" in path or "\0" in path:
             return 400, "the path must not climb"
         if int(headers.get("content-length") or 0) > self.max_upload:
-            return 413, f"at most {self.max_upload // 2**20} MB can be sent"
+            return 413, self._limit()
         return None
+
+    def _limit(self) -> str:
+        return f"at most {self.max_upload / 2**20:g} MB can be sent"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,16 +105,25 @@ class Guard:
             await JSONResponse({"detail": refusal[1]}, status_code=refusal[0])(scope, receive, send)
             return
         received = 0
+        refused = False
 
         async def limited() -> Message:  # a body without Content-Length is counted as it comes
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.max_upload:
-                raise HTTPException(413, f"at most {self.max_upload // 2**20} MB can be sent")
+                raise HTTPException(413, "too large")
             return message
 
-        await self.app(scope, limited, send)
+        async def answer(message: Message) -> None:  # whatever a parser made of the cut
+            nonlocal refused
+            if received <= self.max_upload:
+                await send(message)
+            elif not refused:
+                refused = True
+                await JSONResponse({"detail": self._limit()}, status_code=413)(scope, receive, send)
+
+        await self.app(scope, limited, answer)
 
 
 def _check_name(key: str, value: str) -> None:

@@ -40,7 +40,7 @@ def test_the_door_opens_to_a_password_alone(proxy, server):
         for address in ("/info/", "/ohif/", "/proxy/dicom/qido/studies", "/datastore/?output=all"):
             assert requests.get(proxy + address, auth=auth, verify=False, timeout=60).status_code == 401
     session = requests.Session()
-    session.auth, session.verify = ("anna", "correct"), False
+    session.auth, session.verify, session.trust_env = ("anna", "correct"), False, False
     assert session.get(f"{proxy}/info/", timeout=60).json()["name"] == "UNA"
     assert session.get(f"{proxy}/ohif/", timeout=60).status_code == 200
     assert session.get(f"{proxy}/datastore/image?image=..%2fx", timeout=60).status_code == 400
