@@ -1,4 +1,4 @@
-# make demo   set up, train a small UNA, evaluate it, find a simulated lesion, write runs/demo/report.html
+# make demo   set up, find simulated lesions with the shipped weights, train a small UNA: runs/demo/report.html
 # make test   set up and run the tests       make test-slow   the long ones as well       make lint   style
 # make app    the reader's desk: Orthanc, MONAI Label, OHIF on 127.0.0.1 (APP='--study FOLDER'); make app-stop
 # make package   the bundle as a zip in the model zoo's layout: dist/una_healthy_anatomy_v<version>.zip
@@ -29,8 +29,7 @@ demo: setup
 	$(RUN) evaluating --config_file "['$(C)/train.yaml','$(C)/demo.yaml','$(C)/evaluate.yaml']" --output_dir $(DEMO)
 	$(RUN) generating --config_file $(C)/generate.yaml --output_dir $(DEMO)/cohort --dataset_dir $(DEMO)/sample_subject \
 		--number 4 --seed 8 --shares "{'real': 1.0}" --corruption_weights "[1, 0, 0]"
-	$(RUN) inferring --config_file $(C)/inference.yaml --input $(DEMO)/cohort/datalist.json --output_dir $(DEMO)/found \
-		--checkpoint $(DEMO)/model.pt --voxel_size 3.0
+	$(RUN) inferring --config_file $(C)/inference.yaml --input $(DEMO)/cohort/datalist.json --output_dir $(DEMO)/found
 	$(RUN) reporting --config_file $(C)/report.yaml --output_dir $(DEMO)
 	@echo "open $(DEMO)/report.html"
 

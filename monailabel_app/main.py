@@ -109,5 +109,7 @@ class UNAApp(MONAILabelApp):
         if isinstance(task, Healthy) and isinstance(store, DeskStore):
             analysis = task.analyst.analyse(store.get_image_uri(request["image"]))
             volume = task.analyst.on_scan(analysis, "pred")
-            result["params"]["series"] = store.add_series(request["image"], volume, "healthy T1w")
+            result["params"]["series"] = store.add_series(
+                request["image"], volume, f"healthy T1w ({task.analyst.name} {result['params']['weights']})"
+            )
         return result

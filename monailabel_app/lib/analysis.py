@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -23,26 +26,28 @@ __all__ = ["Analyst", "write_volume"]
 REMEMBERED = 6  # analyses; one of a 1 mm scan takes about 60 MB
 
 
-def write_volume(volume: MetaTensor, extension: str, directory: str | Path, dtype: Any) -> str:
-    """Write ``(1, X, Y, Z)`` on its own grid, as NIfTI or NRRD.
+def write_volume(volume: MetaTensor, extension: str, dtype: Any) -> str:
+    """Write ``(1, X, Y, Z)`` on its own grid to a temporary file, which the caller removes.
 
     Args:
         volume: with the affine of the scan.
         extension: ``.nii.gz``, ``.nii`` or ``.nrrd``.
-        directory: a folder of its own.
         dtype: of the voxels in the file.
     """
-    save = SaveImage(
-        output_dir=directory,
-        output_postfix="result",
-        output_ext=extension,
-        output_dtype=dtype,
-        resample=False,
-        separate_folder=False,
-        print_log=False,
-    )
-    save(volume)
-    return str(next(Path(directory).iterdir()))
+    handle, name = tempfile.mkstemp(prefix="una_", suffix=extension)
+    os.close(handle)
+    with tempfile.TemporaryDirectory(prefix="una_") as folder:
+        save = SaveImage(
+            output_dir=folder,
+            output_ext=extension,
+            output_dtype=dtype,
+            resample=False,
+            separate_folder=False,
+            print_log=False,
+        )
+        save(volume)
+        shutil.move(next(Path(folder).iterdir()), name)
+    return name
 
 
 class Analyst:

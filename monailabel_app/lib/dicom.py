@@ -142,7 +142,9 @@ def derived_series(sources: Sequence[Dataset], volume: MetaTensor, description: 
     """
     values = np.asarray(volume[0], dtype=np.float64)
     to_voxel = np.linalg.inv(LPS @ np.asarray(volume.affine, dtype=np.float64))
-    slope, series, now = _slope(values), generate_uid(), datetime.now()
+    slope, now = _slope(values), datetime.now()
+    # The same result of the same scan has the same UIDs: stored again, it takes its own place.
+    series = generate_uid(entropy_srcs=[str(sources[0].SeriesInstanceUID), description])
     instances = []
     for source in sources:
         position, orientation = (
@@ -168,7 +170,7 @@ def derived_series(sources: Sequence[Dataset], volume: MetaTensor, description: 
                 instance.add(element)
         instance.SOPClassUID, instance.SOPInstanceUID, instance.SeriesInstanceUID = (
             MRImageStorage,
-            generate_uid(),
+            generate_uid(entropy_srcs=[series, str(source.SOPInstanceUID)]),
             series,
         )
         instance.Modality, instance.Manufacturer = "MR", "UNA"

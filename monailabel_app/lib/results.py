@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -84,7 +83,7 @@ class _Task(InferTask):
             "seconds": round(time.monotonic() - started, 2),
             "centroids": {},
         }
-        return write_volume(volume, extension, tempfile.mkdtemp(prefix="una_"), self.dtype), said
+        return write_volume(volume, extension, self.dtype), said
 
 
 class Healthy(_Task):

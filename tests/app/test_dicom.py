@@ -136,7 +136,9 @@ def test_a_result_comes_back_from_the_archive_where_it_was_found(desk, tmp_path)
 
     healthy, said = client.infer("una_healthy", uid, {})
     derived = series_of(orthanc)[said["series"]]
-    assert derived["MainDicomTags"]["SeriesDescription"] == "UNA healthy T1w"
+    assert derived["MainDicomTags"]["SeriesDescription"] == "UNA healthy T1w (una 0)"
+    again = client.infer("una_healthy", uid, {})[1]["series"]
+    assert again == said["series"] and len(series_of(orthanc)) == 2
     files = download(orthanc, derived, tmp_path / "healthy")
     files.sort(key=lambda file: float(pydicom.dcmread(file).ImagePositionPatient[2]))
     result = read_volume(healthy)
