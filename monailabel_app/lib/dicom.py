@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -75,6 +76,7 @@ def _file_meta(instance: Dataset) -> None:
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = instance.SOPClassUID, instance.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     instance.file_meta = meta
+    instance.preamble = bytes(128)  # without one, the file that an archive keeps is no DICOM file
     instance.is_little_endian, instance.is_implicit_VR = True, False
 
 
@@ -167,7 +169,7 @@ def derived_series(sources: Sequence[Dataset], volume: MetaTensor, description: 
         for element in source:
             kept: Any = element.tag.group in (0x0008, 0x0010, 0x0018, 0x0020) and not element.tag.is_private
             if kept:
-                instance.add(element)
+                instance.add(copy.deepcopy(element))
         instance.SOPClassUID, instance.SOPInstanceUID, instance.SeriesInstanceUID = (
             MRImageStorage,
             generate_uid(entropy_srcs=[series, str(source.SOPInstanceUID)]),

@@ -78,6 +78,7 @@ class ScaleToWhiteMatter(Transform):
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
         img = self.to_unit(img)
         brain = img[img > 0].cpu().numpy()
+        brain = np.minimum(brain, np.percentile(brain, 98.0))  # vessels must not become the third class
         few = len(np.unique(brain)) <= 3
         white_matter = brain[brain >= brain.max()] if few else brain[brain > threshold_multiotsu(brain, classes=3)[1]]
         return (img * (self.level / float(np.median(white_matter)))).clamp(max=1.0)
