@@ -38,6 +38,8 @@ def test_a_reader_opens_the_study_and_sees_the_lesion(page, desk, tmp_path):  # 
     page.get_by_text("TEST").first.wait_for(timeout=120_000)
     page.screenshot(path=tmp_path / "1_studies.png")
     page.goto(f"{address}/ohif/monai-label?StudyInstanceUIDs={uid}", timeout=120_000)
+    page.wait_for_timeout(20_000)
+    page.screenshot(path=tmp_path / "2_opening.png")
     page.get_by_text("Auto-Segmentation").wait_for(timeout=120_000)
     page.get_by_text("MONAI Label Server - Connected").or_(page.get_by_text("una_anomaly")).first.wait_for(
         timeout=60_000

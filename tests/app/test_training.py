@@ -77,6 +77,7 @@ def test_a_correction_becomes_new_weights_and_the_old_ones_come_back(desk):
     assert state(desk)["versions"] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_while_it_trains_loses_nothing(desk, scans):
     requests.post(f"{desk.url}/train/tiny", json={"iterations": 4000, "tolerance": 100}, timeout=60)
     run = desk.folder / "model/tiny/run"
@@ -103,6 +104,7 @@ def test_a_server_that_dies_while_it_trains_loses_nothing(desk, scans):
     assert state(desk)["version"] == 1 and state(desk)["unfinished"] is None and not run.exists()
 
 
+@pytest.mark.slow
 def test_training_can_be_stopped_and_goes_on(desk):
     requests.post(f"{desk.url}/train/tiny", json={"iterations": 4000}, timeout=60)
     run = desk.folder / "model/tiny/run"

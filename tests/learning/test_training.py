@@ -46,6 +46,16 @@ def test_overfits_one_sample_in_the_lesion(train_config, tmp_path, sample_datali
     assert psnr_in_lesion(pred, sample) > psnr
 
 
+def test_every_validation_sees_the_same_draws(train_config, tmp_path, sample_datalist):
+    parser = train_config(output_dir=str(tmp_path), datalist=str(sample_datalist), device=torch.device("cpu"))
+    evaluator = parser.get_parsed_content("validate::evaluator")
+    seen = []
+    for epoch in (1, 2):
+        evaluator.run(epoch)
+        seen.append(dict(evaluator.state.metrics))
+    assert seen[0] == seen[1]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_path):
     network = torch.nn.Linear(1, 1)
     losses = iter([1.0, 0.5, float("nan"), 0.1])
