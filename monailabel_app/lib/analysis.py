@@ -23,6 +23,8 @@ from .weights import WeightStore
 
 __all__ = ["Analyst", "write_volume"]
 
+# A folder of their own: a client on this machine saves a result under its name in the common one, and the server then removes its.
+RESULTS = tempfile.TemporaryDirectory(prefix="una_results_")
 REMEMBERED = 6  # analyses; one of a 1 mm scan takes about 60 MB
 
 
@@ -34,7 +36,7 @@ def write_volume(volume: MetaTensor, extension: str, dtype: Any) -> str:
         extension: ``.nii.gz``, ``.nii`` or ``.nrrd``.
         dtype: of the voxels in the file.
     """
-    handle, name = tempfile.mkstemp(prefix="una_", suffix=extension)
+    handle, name = tempfile.mkstemp(prefix="una_", suffix=extension, dir=RESULTS.name)
     os.close(handle)
     with tempfile.TemporaryDirectory(prefix="una_") as folder:
         save = SaveImage(

@@ -98,6 +98,7 @@ def test_labels_are_saved_and_strategies_pick_what_is_left(server, scans):
     assert "Saving Label" in requests.get(f"{server.url}/logs/?text=true", timeout=60).text
 
 
+@pytest.mark.slow
 def test_a_batch_passes_over_what_is_done(server):
     def made() -> dict[str, int]:
         images = requests.get(f"{server.url}/datastore/?output=all", timeout=60).json()["objects"]
