@@ -104,10 +104,10 @@ class UNAApp(MONAILabelApp):
         store = datastore or self.datastore()
         task = self._infers[request["model"]]
         if isinstance(task, Anomaly) and request["image"] in store.list_images():
-            analysis = task.analyst.analyse(store.get_image_uri(request["image"]))
+            analysis = task.analysis({**request, "image": store.get_image_uri(request["image"])})
             store.update_image_info(request["image"], {task.analyst.name: task.analyst.figures(analysis)})
         if isinstance(task, Healthy) and isinstance(store, DeskStore):
-            analysis = task.analyst.analyse(store.get_image_uri(request["image"]))
+            analysis = task.analysis({**request, "image": store.get_image_uri(request["image"])})
             volume = task.analyst.on_scan(analysis, "pred")
             result["params"]["series"] = store.add_series(
                 request["image"], volume, f"healthy T1w ({task.analyst.name} {result['params']['weights']})"

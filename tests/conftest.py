@@ -18,7 +18,7 @@ SHARED = ROOT.parent / "shared" / "data"
 SMALL = {  # overrides that make a run of train.yaml take seconds
     "voxel_size": 6.0,
     "patch_size": [32, 48, 32],
-    "features": [8, 8, 8, 8, 8, 8],
+    "features": [8, 8, 8, 8],
     "iterations": 4,
     "iterations_per_epoch": 2,
     "validation_draws": 2,

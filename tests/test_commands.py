@@ -164,7 +164,7 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
     oblique = source.affine @ np.array([[0, -0.98, 0.2, 4], [0.9, 0, 0.1, -3], [0, 0.1, 0.8, 7], [0, 0, 0, 1]])
     nib.save(nib.Nifti1Image((source.get_fdata() * 1000).astype(np.int16), source.affine), scans / "plain.nii.gz")
     nib.save(nib.Nifti1Image(source.get_fdata().astype(np.float32), oblique), scans / "deep" / "oblique.nii")
-    weights = ["--checkpoint", trained / "model.pt", "--voxel_size", "6.0", "--features", "[8,8,8,8,8,8]"]
+    weights = ["--checkpoint", trained / "model.pt", "--voxel_size", "6.0", "--features", "[8,8,8,8]"]
     out = tmp_path / "out"
     bundle_run("run", "inferring", *config("inference"), "--input", scans, "--output_dir", out, *weights)
     for name in ("plain.nii.gz", "deep/oblique.nii"):
@@ -198,7 +198,7 @@ def test_the_score_is_the_difference_of_scan_and_healthy(trained, cohort, tmp_pa
         "--voxel_size",
         "3.0",
         "--features",
-        "[8,8,8,8,8,8]",
+        "[8,8,8,8]",
         "--amp",
         "False",
     ]
@@ -237,7 +237,7 @@ def test_judging_compares_scores_and_fillings(trained, cohort, tmp_path):
     ]
     (tmp_path / "scans.json").write_text(json.dumps({"test": scans}))
     arguments = ["--input", tmp_path / "scans.json", "--output_dir", tmp_path / "judged"]
-    arguments += ["--checkpoint", trained / "model.pt", "--voxel_size", "3.0", "--features", "[8,8,8,8,8,8]"]
+    arguments += ["--checkpoint", trained / "model.pt", "--voxel_size", "3.0", "--features", "[8,8,8,8]"]
     bundle_run("run", "judging", *config("inference", "judge"), *arguments)
     rows = {row["subject"]: row for row in json.loads((tmp_path / "judged/cases.json").read_text())}
     bright, clean = rows["bright"], rows["healthy"]
@@ -270,12 +270,12 @@ def test_verify_and_export(trained, tmp_path):
         "--input_shape",
         "[1,2,32,32,32]",
         "--features",
-        "[8,8,8,8,8,8]",
+        "[8,8,8,8]",
     )
     scripted = torch.jit.load(exported)
     assert scripted(torch.rand(1, 2, 32, 48, 32)).shape == (1, 1, 32, 48, 32)
     onnx = tmp_path / "model.onnx"
-    shape = ["--input_shape", "[1,2,32,48,32]", "--features", "[8,8,8,8,8,8]"]
+    shape = ["--input_shape", "[1,2,32,48,32]", "--features", "[8,8,8,8]"]
     bundle_run("onnx_export", "network_def", "--filepath", onnx, "--ckpt_file", trained / "model.pt", *files, *shape)
     image = torch.rand(1, 2, 32, 48, 32, generator=torch.Generator().manual_seed(0))
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])

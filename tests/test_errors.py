@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, bundle_run, config, small
-from monai.networks.nets import BasicUNet
+from scripts.config import from_config
 from scripts.errors import InputError, check_command_line
 from scripts.learning import load_weights
 
@@ -23,8 +23,8 @@ def files(tmp_path):
 
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_commands_fail_in_one_line(every, files):
-    network = ["--features", "[8,8,8,8,8,8]"]
-    unet = BasicUNet(3, 2, 1, features=(8,) * 6, norm=("group", {"num_groups": 8}))
+    network = ["--features", "[8,8,8,8]"]
+    unet = from_config("inference.yaml", "network_def", {"features": [8, 8, 8, 8]})
     torch.save(unet.state_dict(), files / "good.pt")
     infer = ["run", "inferring", *config("inference"), "--output_dir", files / "out"]
     cases = [

@@ -15,7 +15,7 @@ from monai.transforms import LoadImage
 
 from .errors import InputError
 
-__all__ = ["VOLUME_ENDINGS", "read_volume", "volume_stem"]
+__all__ = ["VOLUME_ENDINGS", "read_volume", "same_grid", "volume_stem", "voxel_ml"]
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
 SMALLEST_VOXEL, LARGEST_VOXEL = 0.05, 30.0  # mm
@@ -87,3 +87,13 @@ def read_volume(path: str | Path | Sequence[str | Path]) -> MetaTensor:
             "its header is damaged: correct the affine or convert it anew from DICOM"
         )
     return MetaTensor(volume.as_tensor().to(torch.float32), meta=dict(volume.meta))
+
+
+def same_grid(one: MetaTensor, other: MetaTensor, tolerance: float = 1e-3) -> bool:
+    """Whether two volumes have one shape and, within a tolerance in mm, one affine."""
+    return one.shape == other.shape and torch.allclose(one.affine, other.affine.to(one.affine), atol=tolerance)
+
+
+def voxel_ml(volume: MetaTensor) -> float:
+    """Volume of a voxel, ml."""
+    return float(np.abs(np.linalg.det(np.asarray(volume.affine)[:3, :3]))) / 1000.0

@@ -18,6 +18,7 @@ from monai.transforms import ResampleToMatch, SaveImage
 from scripts.detection import LesionMask
 from scripts.learning import load_weights
 from scripts.symmetry import Mirror
+from scripts.volumes import voxel_ml
 
 from .weights import WeightStore
 
@@ -25,6 +26,7 @@ __all__ = ["Analyst", "write_volume"]
 
 # A folder of their own: a client on this machine saves a result under its name in the common one, and the server then removes its.
 RESULTS = tempfile.TemporaryDirectory(prefix="una_results_")
+GRID_TOLERANCE = 1e-2  # mm; viewers round affines
 REMEMBERED = 6  # analyses; one of a 1 mm scan takes about 60 MB
 
 
@@ -147,9 +149,8 @@ class Analyst:
         """Numbers by which scans are ranked: volume found, mean score, and how little the two passes agree."""
         brain = analysis["brain"] > 0
         score = self.on_scan(analysis, self["scores"][0])
-        voxel_ml = float(torch.linalg.det(score.affine[:3, :3]).abs()) / 1000.0
         return {
-            "lesion_ml": float(self.lesion(score).sum()) * voxel_ml,
+            "lesion_ml": float(self.lesion(score).sum()) * voxel_ml(score),
             "mean_score": float(torch.as_tensor(analysis[self["scores"][0]])[brain].mean()),
             "uncertainty": float(torch.as_tensor(analysis["disagreement"])[brain].mean()),
             "modality": analysis["modality"],

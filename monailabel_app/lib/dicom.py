@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -14,12 +13,12 @@ from monai.data import MetaTensor
 from monailabel.datastore.dicom import DICOMWebDatastore
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from scripts.preprocessing.coregister import LPS
 
 __all__ = ["DeskStore", "derived_series", "write_series"]
 
 SCANS = ("MR", "CT")
 OWN = "UNA "  # with which the description of a derived series begins
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 GRAY_LEVELS = 4095
 
 
@@ -58,17 +57,13 @@ class DeskStore(DICOMWebDatastore):
         return str(instances[0].SeriesInstanceUID)
 
 
-def _gray(values: np.ndarray, slope: float) -> bytes:
-    return np.clip(np.round(values / slope), 0, GRAY_LEVELS).astype("<u2").tobytes()
-
-
 def _pixels(instance: Dataset, values: np.ndarray, slope: float) -> None:
     instance.Rows, instance.Columns = values.shape
     instance.SamplesPerPixel, instance.PhotometricInterpretation = 1, "MONOCHROME2"
     instance.BitsAllocated, instance.BitsStored, instance.HighBit, instance.PixelRepresentation = 16, 12, 11, 0
     instance.RescaleIntercept, instance.RescaleSlope, instance.RescaleType = "0", f"{slope:.8g}", "US"
     instance.WindowCenter, instance.WindowWidth = f"{slope * GRAY_LEVELS / 2:.6g}", f"{slope * GRAY_LEVELS:.6g}"
-    instance.PixelData = _gray(values, slope)
+    instance.PixelData = np.clip(np.round(values / slope), 0, GRAY_LEVELS).astype("<u2").tobytes()
 
 
 def _file_meta(instance: Dataset) -> None:
@@ -167,8 +162,7 @@ def derived_series(sources: Sequence[Dataset], volume: MetaTensor, description: 
 
         instance = Dataset()
         for element in source:
-            kept: Any = element.tag.group in (0x0008, 0x0010, 0x0018, 0x0020) and not element.tag.is_private
-            if kept:
+            if element.tag.group in (0x0008, 0x0010, 0x0018, 0x0020):
                 instance.add(copy.deepcopy(element))
         instance.SOPClassUID, instance.SOPInstanceUID, instance.SeriesInstanceUID = (
             MRImageStorage,

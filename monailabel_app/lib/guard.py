@@ -38,11 +38,13 @@ from monailabel.interfaces.exception import (
     MONAILabelException,
 )
 from scripts.errors import InputError
-from scripts.volumes import VOLUME_ENDINGS, read_volume
+from scripts.volumes import VOLUME_ENDINGS, read_volume, same_grid
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .analysis import GRID_TOLERANCE
 
 __all__ = ["Guard", "install"]
 
@@ -207,9 +209,7 @@ def check_volume(upload: UploadFile, grid: str | None = None) -> None:
             raise HTTPException(422, f"{upload.filename!r} cannot be read: {reason}") from None
         if grid:
             scan = read_volume(grid)
-            if scan.shape != volume.shape or not torch.allclose(
-                volume.affine, scan.affine.to(volume.affine), atol=1e-2
-            ):
+            if not same_grid(volume, scan, GRID_TOLERANCE):
                 raise HTTPException(422, "the label is not on the grid of its scan; export it on the scan's grid")
 
 

@@ -19,6 +19,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from nilearn.datasets import load_mni152_brain_mask
 from scripts.data import load_datalist, write_sample_subject
 from scripts.errors import InputError
+from scripts.preprocessing.jobs import write_whole
 from scripts.volumes import read_volume
 
 from .analysis import Analyst
@@ -123,7 +124,7 @@ class Learn(TrainTask):
             "traced_masks": masks,
             "settings": settings,
         }
-        (self.run_dir / "plan.json").write_text(json.dumps(plan, indent=1))
+        write_whole(self.run_dir / "plan.json", json.dumps(plan, indent=1))
 
     def _correction(self, pair: Mapping[str, str], stem: Path) -> tuple[dict[str, Any] | None, str | None]:
         """A corrected scan as the bundle's training wants it: a diseased subject if it is a T1w, a seed if it has a lesion."""

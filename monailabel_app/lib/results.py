@@ -12,9 +12,9 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from scripts.errors import InputError
-from scripts.volumes import read_volume
+from scripts.volumes import read_volume, same_grid, voxel_ml
 
-from .analysis import Analyst, write_volume
+from .analysis import GRID_TOLERANCE, Analyst, write_volume
 from .refine import refined
 
 __all__ = ["Anomaly", "Healthy", "Refine", "Score"]
@@ -67,14 +67,18 @@ class _Task(InferTask):
         """The volume to answer with, ``(1, X, Y, Z)`` on the scan's grid, and what to say of it."""
         raise NotImplementedError
 
+    def analysis(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The analysis that answers a request, made once."""
+        modality = _choice(request, "modality", MODALITIES)
+        return self.analyst.analyse(request["image"], None if modality == "guess" else modality)
+
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         started = time.monotonic()
         request = {**self.config(), **request}
         extension = request.get("result_extension") or ".nii.gz"
         if extension not in EXTENSIONS:
             raise InputError(f"result_extension must be one of {', '.join(EXTENSIONS)}, got {extension!r}")
-        modality = _choice(request, "modality", MODALITIES)
-        analysis = self.analyst.analyse(request["image"], None if modality == "guess" else modality)
+        analysis = self.analysis(request)
         volume, said = self.result(analysis, request)
         said |= {
             "label_names": self.labels,
@@ -104,6 +108,7 @@ class Score(_Task):
     """The anomaly score: levels as labels, which every viewer can colour, or the score itself."""
 
     kind = InferType.SEGMENTATION
+    dtype = None  # that of the volume: uint8 for levels, float32 for the score
     says = "Anomaly score, in levels"
 
     def __init__(self, analyst: Analyst) -> None:
@@ -118,10 +123,6 @@ class Score(_Task):
             return score, said
         levels = torch.bucketize(score.as_tensor().contiguous(), torch.tensor(self.levels), right=True)
         return convert_to_dst_type(levels.to(torch.uint8), score, dtype=torch.uint8)[0], said
-
-    @property
-    def dtype(self) -> Any:
-        return None  # that of the volume: uint8 for levels, float32 for the score
 
 
 class Anomaly(_Task):
@@ -150,10 +151,9 @@ class Anomaly(_Task):
         return lesion, self.figures(lesion, score)
 
     def figures(self, lesion: MetaTensor, score: MetaTensor) -> dict[str, Any]:
-        voxel_ml = float(torch.linalg.det(lesion.affine[:3, :3]).abs()) / 1000.0
         inside = torch.as_tensor(score)[torch.as_tensor(lesion) > 0]
         return {
-            "lesion_ml": float(lesion.sum()) * voxel_ml,
+            "lesion_ml": float(lesion.sum()) * voxel_ml(lesion),
             "mean_score_in_lesion": float(inside.mean()) if inside.numel() else None,
         }
 
@@ -168,7 +168,7 @@ class Refine(Anomaly):
         lesion, score = self.mask(analysis, request)
         if request.get("label"):
             sent = read_volume(request["label"])
-            if sent.shape != lesion.shape or not torch.allclose(sent.affine, lesion.affine.to(sent.affine), atol=1e-2):
+            if not same_grid(sent, lesion, GRID_TOLERANCE):
                 raise InputError("the mask that was sent is not on the grid of the scan; export it on the scan's grid")
             lesion = convert_to_dst_type((sent > 0).to(torch.uint8), lesion, dtype=torch.uint8)[0]
         brain = self.analyst.on_scan(analysis, "brain") > 0.5

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from scripts.errors import InputError
+from scripts.preprocessing.jobs import write_whole
 
 __all__ = ["WeightStore"]
 
@@ -82,6 +82,4 @@ class WeightStore:
         """
         self.path(version)
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"current.{os.getpid()}.partial"
-        partial.write_text(json.dumps({"version": version}))
-        partial.replace(self.folder / "current.json")
+        write_whole(self.folder / "current.json", json.dumps({"version": version}))

@@ -16,7 +16,8 @@ def test_overfits_one_sample_in_the_lesion(train_config, tmp_path, sample_datali
     parser = train_config(
         output_dir=str(tmp_path),
         datalist=str(sample_datalist),
-        features=[16, 16, 32, 32, 32, 16],
+        fold=1,
+        features=[16, 16, 32, 32],
         voxel_size=7.0,
         patch_size=[32, 32, 32],
         shares={"real": 1.0},

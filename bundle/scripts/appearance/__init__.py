@@ -2,6 +2,7 @@
 
 from .acquisition import RandAcquisition, RandAcquisitiond
 from .bias_field import RandGridBiasField, RandGridBiasFieldd
+from .contrast_curve import RandContrastCurve, RandContrastCurved
 from .encoding import RandAnomalyEncoding, RandAnomalyEncodingd
 from .gamma import RandGamma, RandGammad
 from .modality import RandModality, RandModalityd
@@ -13,6 +14,8 @@ __all__ = [
     "RandAcquisitiond",
     "RandAnomalyEncoding",
     "RandAnomalyEncodingd",
+    "RandContrastCurve",
+    "RandContrastCurved",
     "RandGamma",
     "RandGammad",
     "RandGridBiasField",

@@ -43,18 +43,24 @@ class ScaleToUnit(Transform):
         return (img / white).clamp(max=1.0)
 
 
-class ScaleToUnitd(MapTransform):
-    """Dictionary form of `ScaleToUnit`."""
+class _Scaled(MapTransform):
+    """Apply ``transform`` to every key."""
 
-    def __init__(self, keys: KeysCollection, percentile: float = 99.9, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = ScaleToUnit(percentile)
+    transform: Transform
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.transform(d[key])
         return d
+
+
+class ScaleToUnitd(_Scaled):
+    """Dictionary form of `ScaleToUnit`."""
+
+    def __init__(self, keys: KeysCollection, percentile: float = 99.9, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = ScaleToUnit(percentile)
 
 
 class ScaleToWhiteMatter(Transform):
@@ -84,15 +90,9 @@ class ScaleToWhiteMatter(Transform):
         return (img * (self.level / float(np.median(white_matter)))).clamp(max=1.0)
 
 
-class ScaleToWhiteMatterd(MapTransform):
+class ScaleToWhiteMatterd(_Scaled):
     """Dictionary form of `ScaleToWhiteMatter`."""
 
     def __init__(self, keys: KeysCollection, level: float = 0.75, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.transform = ScaleToWhiteMatter(level)
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
-        return d

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import CropForeground, MapTransform
 
 from ..errors import InputError
-from ..volumes import read_volume
+from ..volumes import read_volume, same_grid
 
 __all__ = ["BrainMaskd", "CropToBraind", "ReadVolumesd"]
 
@@ -37,7 +37,7 @@ class ReadVolumesd(MapTransform):
                 raise InputError(f"{path} has NaN or infinite voxels; replace them (0 outside the brain) and try again")
         for key in present[1:]:
             first, other = d[present[0]], d[key]
-            if first.shape != other.shape or not torch.allclose(first.affine, other.affine, atol=1e-3):
+            if not same_grid(first, other):
                 raise InputError(
                     f"{other.meta['filename_or_obj']} and {first.meta['filename_or_obj']} are on different grids "
                     f"(shapes {tuple(other.shape[1:])} and {tuple(first.shape[1:])}, or other affines); "

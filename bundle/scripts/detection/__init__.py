@@ -2,13 +2,14 @@
 
 from .baselines import BASELINES, BaselineScoresd, equalized_intensity
 from .contrast import MatchContrast, MatchContrastd, to_scale_of
-from .metrics import COLUMNS, RegionErrors, detection_quality, region_errors
+from .metrics import COLUMNS, LESION_THRESHOLD, RegionErrors, detection_quality, psnr_in_lesion, region_errors
 from .score import AnomalyScored, LesionMask, LesionMaskd, anomaly_score
 from .table import ErrorTable
 
 __all__ = [
     "BASELINES",
     "COLUMNS",
+    "LESION_THRESHOLD",
     "AnomalyScored",
     "BaselineScoresd",
     "ErrorTable",
@@ -20,6 +21,7 @@ __all__ = [
     "anomaly_score",
     "detection_quality",
     "equalized_intensity",
+    "psnr_in_lesion",
     "region_errors",
     "to_scale_of",
 ]

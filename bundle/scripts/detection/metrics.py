@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from monai.metrics import CumulativeIterationMetric
 from monai.metrics.regression import compute_ssim_and_cs
+from monai.utils import convert_to_tensor
 from sklearn.metrics import average_precision_score, precision_recall_curve
 from torch.nn.functional import pad
 
-__all__ = ["COLUMNS", "RegionErrors", "detection_quality", "region_errors"]
+from .contrast import to_scale_of
+
+__all__ = ["COLUMNS", "LESION_THRESHOLD", "RegionErrors", "detection_quality", "psnr_in_lesion", "region_errors"]
 
 REGIONS = ("F", "H", "D")
 MEASURES = ("L1", "PSNR", "SSIM")
@@ -19,6 +22,7 @@ AVERAGES = ("region", "volume")
 COLUMNS = tuple(f"{measure}_{region}_{average}" for average in AVERAGES for measure in MEASURES for region in REGIONS)
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 5.0
+LESION_THRESHOLD = 0.2  # of a probability, above which a voxel is lesion, as in training
 
 
 def _ssim_map(pred: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
@@ -80,6 +84,18 @@ def region_errors(
     return torch.stack([value(column) for column in columns])
 
 
+def psnr_in_lesion(filled: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor, lesion: torch.Tensor) -> float:
+    """PSNR inside the lesion, dB, of any image put in its place, once one factor has brought it to the scale of the truth.
+
+    Args:
+        filled, healthy: ``(1, X, Y, Z)`` candidate and truth, [0, 1].
+        brain, lesion: boolean masks of the same shape; the factor is fitted outside of the lesion.
+    """
+    filled, healthy = (convert_to_tensor(volume, track_meta=False) for volume in (filled, healthy))
+    scaled = to_scale_of(filled, healthy, brain & ~lesion)
+    return float(region_errors(scaled, healthy, brain, lesion, columns=["PSNR_D_region"]))
+
+
 class RegionErrors(CumulativeIterationMetric):
     """`region_errors` of every case of an evaluation, accumulated over the batches and processes.
 
@@ -91,7 +107,7 @@ class RegionErrors(CumulativeIterationMetric):
         lesion_threshold: probability above which a voxel is lesion.
     """
 
-    def __init__(self, columns: Sequence[str] = COLUMNS, lesion_threshold: float = 0.2) -> None:
+    def __init__(self, columns: Sequence[str] = COLUMNS, lesion_threshold: float = LESION_THRESHOLD) -> None:
         super().__init__()
         self.columns = list(columns)
         self.lesion_threshold = lesion_threshold

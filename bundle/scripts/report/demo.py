@@ -16,14 +16,12 @@ from monai.utils import convert_to_tensor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ..appearance import ScaleToUnit
-from ..detection import region_errors, to_scale_of
+from ..detection import LESION_THRESHOLD, psnr_in_lesion
 from ..errors import InputError
 from ..fluid import RandFluidAnomaly
 from .figures import detection_figure, film_strip, loss_figure, sample_figure
 
 __all__ = ["demo_report"]
-
-LESION_THRESHOLD = 0.2
 
 
 def _volume(tensor: torch.Tensor) -> np.ndarray:
@@ -54,10 +52,10 @@ def _found(case: Path, analysed: Path) -> tuple[dict[str, np.ndarray], dict[str,
     brain = torch.from_numpy(images["label"] > 0)[None]
     lesion = torch.from_numpy(truth)[None]
 
-    def psnr_in_lesion(candidate: np.ndarray) -> float:
-        filled, healthy = (torch.from_numpy(image)[None] for image in (candidate, images["healthy"]))
-        filled = to_scale_of(filled, healthy, brain & ~lesion)
-        return float(region_errors(filled, healthy, brain, lesion, columns=["PSNR_D_region"]))
+    def filling(candidate: np.ndarray) -> float:
+        return psnr_in_lesion(
+            torch.from_numpy(candidate)[None], torch.from_numpy(images["healthy"])[None], brain, lesion
+        )
 
     found = torch.from_numpy(result["lesion"] > 0)[None, None]
     dice, _ = DiceHelper(include_background=False, num_classes=2)(found.float(), lesion[None].float())
@@ -68,9 +66,9 @@ def _found(case: Path, analysed: Path) -> tuple[dict[str, np.ndarray], dict[str,
         "found_volume_ml": report["lesion_volume_ml"],
         "dice": float(dice),
         "psnr_in_lesion_db": {
-            "reconstruction": psnr_in_lesion(result["healthy"]),
-            "copying the scan": psnr_in_lesion(images["image"]),
-            "copying the mirrored scan": psnr_in_lesion(images["mirrored"]),
+            "reconstruction": filling(result["healthy"]),
+            "copying the scan": filling(images["image"]),
+            "copying the mirrored scan": filling(images["mirrored"]),
         },
         "settings": report["settings"],
         "versions": report["versions"],

@@ -16,14 +16,12 @@ from monai.data import MetaTensor
 from monai.metrics import DiceHelper
 from monai.transforms import CropForeground, Orientation, ResampleToMatch
 
-from ..detection import detection_quality, region_errors, to_scale_of
+from ..detection import LESION_THRESHOLD, detection_quality, psnr_in_lesion, region_errors
 from ..errors import InputError
-from ..volumes import read_volume
+from ..volumes import read_volume, same_grid, voxel_ml
 from .figures import detection_figure
 
 __all__ = ["Judgement"]
-
-LESION_THRESHOLD = 0.2  # of a probability, as in training
 
 
 class Judgement:
@@ -82,7 +80,7 @@ class Judgement:
     @staticmethod
     def _on_grid(path: str, grid: MetaTensor) -> MetaTensor:
         volume = read_volume(path)
-        if volume.shape != grid.shape or not torch.allclose(volume.affine, grid.affine.to(volume.affine), atol=1e-3):
+        if not same_grid(volume, grid):
             raise InputError(f"{path} is not on the grid of its scan; resample it to the scan")
         return volume
 
@@ -94,14 +92,14 @@ class Judgement:
         return torch.zeros(grid.shape, dtype=torch.bool)
 
     def _row(self, entry: Mapping[str, Any], case: Mapping[str, Any], truth: torch.Tensor) -> dict[str, Any]:
-        voxel_ml = float(np.abs(np.linalg.det(np.asarray(case["original"].affine)[:3, :3]))) / 1000.0
+        each = voxel_ml(case["original"])
         brain, found = case["brain"].cpu() > 0.5, case["lesion"].cpu() > 0
         row: dict[str, Any] = {
             "subject": entry["subject"],
             "modality": case["modality"],
-            "true_ml": float(truth.sum()) * voxel_ml,
-            "found_ml": float(found.sum()) * voxel_ml,
-            "false_ml": float((found & ~truth).sum()) * voxel_ml,
+            "true_ml": float(truth.sum()) * each,
+            "found_ml": float(found.sum()) * each,
+            "false_ml": float((found & ~truth).sum()) * each,
         }
         if truth.any():
             dice, _ = DiceHelper(include_background=False, num_classes=2)(found[None].float(), truth[None].float())
@@ -112,8 +110,7 @@ class Judgement:
         if "healthy" in entry and truth.any():
             healthy = self._on_grid(entry["healthy"], case["original"])
             for name, key in self.fillings.items():
-                filled = to_scale_of(torch.as_tensor(case[key].cpu()), torch.as_tensor(healthy), brain & ~truth)
-                row[f"psnr_{name}"] = float(region_errors(filled, healthy, brain, truth, ["PSNR_D_region"]))
+                row[f"psnr_{name}"] = psnr_in_lesion(case[key].cpu(), healthy, brain, truth)
         return row
 
     def _picture(self, entry: Mapping[str, Any], case: Mapping[str, Any], truth: torch.Tensor) -> None:

@@ -18,6 +18,7 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 
 from .. import __version__
+from ..volumes import voxel_ml
 
 __all__ = ["ScanReportd", "scan_report"]
 
@@ -29,10 +30,10 @@ def scan_report(score: MetaTensor, lesion: MetaTensor) -> dict[str, Any]:
         score: ``(1, X, Y, Z)`` anomaly score in [0, 1].
         lesion: mask of the same shape, both with the affine of the scan.
     """
-    voxel_ml = float(np.abs(np.linalg.det(np.asarray(lesion.affine)[:3, :3]))) / 1000.0
+    each = voxel_ml(lesion)
     mask = np.asarray(lesion[0]) > 0
     components, count = ndimage.label(mask)
-    sizes = sorted((np.bincount(components.ravel())[1:] * voxel_ml).tolist(), reverse=True)
+    sizes = sorted((np.bincount(components.ravel())[1:] * each).tolist(), reverse=True)
     scored = np.asarray(score[0], dtype=np.float32)
     inside = scored[scored > 0]
     summary = {
@@ -42,7 +43,7 @@ def scan_report(score: MetaTensor, lesion: MetaTensor) -> dict[str, Any]:
         "mean_in_lesion": float(scored[mask].mean()) if mask.any() else None,
     }
     return {
-        "lesion_volume_ml": float(mask.sum() * voxel_ml),
+        "lesion_volume_ml": float(mask.sum() * each),
         "lesion_count": int(count),
         "lesion_volumes_ml": [round(size, 3) for size in sizes],
         "score": summary,

@@ -1,0 +1,63 @@
+"""The data behind the shipped weights, from the shared data: ``PYTHONPATH=bundle python -m benchmarks.training_data runs/weights``.
+
+Held out for validation: a label map of each kind, Colin27, every tenth lesion mask. Nothing that `benchmarks.real_scans` judges
+by is in it, but for Colin27, which only validates. Origins: the README of ``../shared/data``, and ``bundle/docs/data_license.txt``.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from scripts.config import from_config
+from scripts.data import load_datalist, write_sample_subject
+from scripts.preprocessing.jobs import write_whole
+
+from .fluid import SHARED
+
+SCANS = {  # of healthy people, with a label map of the same person where there is one
+    "sub-bert": {"T1w.mgz": "paired_t1_labels/bert_brain.mgz", "aseg.mgz": "paired_t1_labels/bert_aseg.mgz"},
+    "sub-bitmap": {"T1w.nii.gz": "templates/healthy_t1_0.8mm.nii.gz"},
+    "sub-studyforrest": {"T1w.nii.gz": "templates/healthy_t1_head_studyforrest.nii.gz"},
+    "sub-colin27": {"T1w.nii.gz": "templates/colin27_t1_1mm.nii.gz"},
+}
+HELD_OUT = ("training_seg_16", "brain4_labels", "sub-colin27")
+EVERY = 10  # of the masks, one is held out
+
+
+def write_training_data(folder: Path, workers: int) -> None:
+    """Prepare the scans, register every subject to the template, and write ``datalist.json`` and ``masks.json``."""
+    for subject, files in SCANS.items():
+        (folder / "raw" / subject).mkdir(parents=True, exist_ok=True)
+        for name, source in files.items():
+            shutil.copyfile(SHARED / source, folder / "raw" / subject / f"{subject}_{name}")
+    prepared = folder / "prepared"
+    from_config(
+        "preprocess.yaml", "cohort", {"input": str(folder / "raw"), "output_dir": str(prepared), "workers": workers}
+    )()
+    subjects = [
+        {"subject": file.name.removesuffix(".nii.gz"), "label": str(file)}
+        for kind in ("label_maps", "label_maps_brain")
+        for file in sorted((SHARED / kind).glob("*.nii.gz"))
+    ]
+    subjects += load_datalist(prepared / "datalist.json", "training")
+    subjects += load_datalist(write_sample_subject(folder / "sample_subject"), "training")
+    datalist = folder / "subjects.json"
+    sections = {
+        "training": [subject for subject in subjects if subject["subject"] not in HELD_OUT],
+        "validation": [subject for subject in subjects if subject["subject"] in HELD_OUT],
+    }
+    write_whole(datalist, json.dumps(sections, indent=1))
+    from_config(
+        "register_lesions.yaml", "register", {"datalist": str(datalist), "output_dir": str(folder), "workers": workers}
+    )()
+    masks = [
+        str(file) for kind in ("lesion_masks", "lesion_masks_acute") for file in sorted((SHARED / kind).glob("*.nii.gz"))
+    ]
+    held_out = masks[::EVERY]
+    split = {"training": [mask for mask in masks if mask not in held_out], "held_out": held_out}
+    write_whole(folder / "masks.json", json.dumps(split, indent=1))
+
+
+if __name__ == "__main__":
+    write_training_data(Path(sys.argv[1]).resolve(), workers=2)

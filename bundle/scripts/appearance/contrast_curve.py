@@ -1,0 +1,60 @@
+"""A real scan in a contrast that nobody acquired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import Randomizable, Transform
+from monai.utils import convert_to_dst_type, convert_to_tensor
+
+from ..randomness import RandDictionaryTransform
+
+__all__ = ["RandContrastCurve", "RandContrastCurved"]
+
+
+class RandContrastCurve(Randomizable, Transform):
+    """Send the intensities of a T1w through a random curve, linear between the knots, so that what was dark may become bright.
+
+    A label map has no gyri finer than its labels, no vessels and no scanner's texture; a real T1w has them, in one contrast
+    only. The curve keeps the anatomy and changes the contrast, by other means than the random modality of Eq. 4. MONAI's
+    `RandHistogramShift` keeps the order of intensities, and with it the contrast of a T1w. Not in the paper.
+
+    Args:
+        knots: intensities whose new values are drawn, increasing, each about that of a tissue. 0 stays 0.
+        values: range of the new values.
+        prob: probability that anything changes.
+
+    Returns (of a call):
+        float32, same shape.
+    """
+
+    def __init__(self, knots: Sequence[float], values: tuple[float, float] = (0.05, 1.0), prob: float = 0.5) -> None:
+        self.knots = torch.tensor([0.0, *knots])
+        self.values = values
+        self.prob = prob
+        self.curve: torch.Tensor | None = None
+
+    def randomize(self, data=None) -> None:
+        changed = self.R.uniform() < self.prob
+        values = self.R.uniform(*self.values, len(self.knots) - 1)
+        self.curve = torch.tensor([0.0, *values], dtype=torch.float32) if changed else None
+
+    def __call__(self, img: torch.Tensor, randomize: bool = True) -> torch.Tensor:
+        if randomize:
+            self.randomize()
+        if self.curve is None:
+            return img
+        image = convert_to_tensor(img, track_meta=False).to(torch.float32)
+        knots, curve = (table.to(image.device) for table in (self.knots, self.curve))
+        right = torch.searchsorted(knots, image.contiguous()).clamp(1, len(knots) - 1)
+        share = ((image - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0.0, 1.0)
+        return convert_to_dst_type(torch.lerp(curve[right - 1], curve[right], share), img, dtype=torch.float32)[0]
+
+
+class RandContrastCurved(RandDictionaryTransform):
+    """Dictionary form of `RandContrastCurve`; `curve` are its arguments."""
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False, **curve) -> None:
+        super().__init__(keys, RandContrastCurve(**curve), allow_missing_keys)
