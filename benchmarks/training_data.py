@@ -16,10 +16,10 @@ from scripts.preprocessing.jobs import write_whole
 from .fluid import SHARED
 
 SCANS = {  # of healthy people, with a label map of the same person where there is one
-    "sub-bert": {"T1w.mgz": "paired_t1_labels/bert_brain.mgz", "aseg.mgz": "paired_t1_labels/bert_aseg.mgz"},
-    "sub-bitmap": {"T1w.nii.gz": "templates/healthy_t1_0.8mm.nii.gz"},
-    "sub-studyforrest": {"T1w.nii.gz": "templates/healthy_t1_head_studyforrest.nii.gz"},
-    "sub-colin27": {"T1w.nii.gz": "templates/colin27_t1_1mm.nii.gz"},
+    "bert": {"T1w.mgz": "paired_t1_labels/bert_brain.mgz", "aseg.mgz": "paired_t1_labels/bert_aseg.mgz"},
+    "bitmap": {"T1w.nii.gz": "templates/healthy_t1_0.8mm.nii.gz"},
+    "studyforrest": {"T1w.nii.gz": "templates/healthy_t1_head_studyforrest.nii.gz"},
+    "colin27": {"T1w.nii.gz": "templates/colin27_t1_1mm.nii.gz"},
 }
 HELD_OUT = ("training_seg_16", "brain4_labels", "sub-colin27")
 EVERY = 10  # of the masks, one is held out

@@ -126,6 +126,7 @@ def sample_study(folder: Path) -> Path:
             str(folder / "cohort"),
         ]
         generate += ["--number", "1", "--seed", "3", "--shares", "{'real': 1.0}", "--corruption_weights", "[1, 0, 0]"]
+        generate += ["--patch_size", "[160, 192, 176]"]
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "bundle")}
         subprocess.run(generate, check=True, env=environment)
         scan = read_volume(folder / "cohort/case_0000/case_0000_image.nii.gz")

@@ -14,7 +14,7 @@ sys.path.insert(0, str(BUNDLE))
 
 import monailabel  # noqa: E402
 from dicomweb_client.session_utils import create_session_from_user_pass  # noqa: E402
-from lib import guard  # noqa: E402
+from lib import guard, viewer  # noqa: E402
 from lib.analysis import Analyst  # noqa: E402
 from lib.dicom import DeskStore  # noqa: E402
 from lib.learning import Learn  # noqa: E402
@@ -57,6 +57,7 @@ class UNAApp(MONAILabelApp):
         self._sessions = None
         if "monailabel.app" in sys.modules:
             guard.install(monailabel.app.app, self, conf)
+            viewer.install(monailabel.app.app)
 
     def _init_dicomweb_datastore(self) -> Datastore:
         session = None
@@ -99,17 +100,18 @@ class UNAApp(MONAILabelApp):
         return Batch(lambda name: self._infers[name].analyst.weights.info()["version"])
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """MONAI Label's; the figures of the scan go into the datastore, and its healthy T1w into its DICOM study."""
+        """MONAI Label's; the figures of the scan go into the datastore, and its healthy T1w beside it into a DICOM archive."""
         result = super().infer(request, datastore)
         store = datastore or self.datastore()
         task = self._infers[request["model"]]
-        if isinstance(task, Anomaly) and request["image"] in store.list_images():
-            analysis = task.analysis({**request, "image": store.get_image_uri(request["image"])})
-            store.update_image_info(request["image"], {task.analyst.name: task.analyst.figures(analysis)})
-        if isinstance(task, Healthy) and isinstance(store, DeskStore):
-            analysis = task.analysis({**request, "image": store.get_image_uri(request["image"])})
-            volume = task.analyst.on_scan(analysis, "pred")
+        if not isinstance(task, (Anomaly, Healthy)) or request["image"] not in store.list_images():
+            return result
+        analyst = task.analyst
+        analysis = task.analysis({**request, "image": store.get_image_uri(request["image"])})
+        store.update_image_info(request["image"], {analyst.name: analyst.figures(analysis)})
+        if isinstance(store, DeskStore):  # OHIF lists no model that returns an image
+            description = f"healthy T1w ({analyst.name} {result['params']['weights']})"
             result["params"]["series"] = store.add_series(
-                request["image"], volume, f"healthy T1w ({task.analyst.name} {result['params']['weights']})"
+                request["image"], analyst.healthy(analysis), description, same_scale=analysis["modality"] == "t1"
             )
         return result

@@ -15,7 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch, SaveImage
-from scripts.detection import LesionMask
+from scripts.detection import LesionMask, to_scale_of
 from scripts.learning import load_weights
 from scripts.symmetry import Mirror
 from scripts.volumes import voxel_ml
@@ -131,6 +131,11 @@ class Analyst:
     def on_scan(self, analysis: Mapping[str, Any], key: str) -> MetaTensor:
         """A map of an analysis on the grid of the scan."""
         return ResampleToMatch(mode="bilinear", padding_mode="zeros")(analysis[key], analysis["original"])
+
+    def healthy(self, analysis: Mapping[str, Any]) -> MetaTensor:
+        """The healthy T1w on the grid of the scan; for a T1w also on its intensities, so that both look alike in one window."""
+        pred, brain = (self.on_scan(analysis, key).clamp(min=0.0) for key in ("pred", "brain"))
+        return to_scale_of(pred, analysis["original"], brain) if analysis["modality"] == "t1" else pred
 
     def lesion(self, score: MetaTensor, **settings: float) -> MetaTensor:
         """The mask of a score on the grid of the scan.

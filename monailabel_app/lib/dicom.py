@@ -37,13 +37,12 @@ class DeskStore(DICOMWebDatastore):
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         return DICOMWebDatastore.get_labeled_images.__wrapped__(self, label_tag, labels)
 
-    def add_series(self, image_id: str, volume: MetaTensor, description: str) -> str:
-        """Store a volume on the grid of a scan beside it, in its study.
+    def add_series(self, image_id: str, volume: MetaTensor, description: str, same_scale: bool) -> str:
+        """Store a volume on the grid of a scan beside it, in its study, unless it is there.
 
         Args:
             image_id: series of the scan.
-            volume: see `derived_series`.
-            description: of the new series, after ``UNA``.
+            volume, description, same_scale: see `derived_series`.
 
         Returns:
             series instance UID.
@@ -52,18 +51,24 @@ class DeskStore(DICOMWebDatastore):
         folder = Path(self._datastore.image_path()) / image_id
         # force: MONAI Label keeps what it downloads without a preamble.
         sources = [pydicom.dcmread(file, force=True) for file in sorted(folder.glob("*.dcm"))]
-        instances = derived_series(sources, volume, description)
-        self._client.store_instances(instances)
-        return str(instances[0].SeriesInstanceUID)
+        instances = derived_series(sources, volume, description, same_scale)
+        series = str(instances[0].SeriesInstanceUID)
+        if not self._client.search_for_series(search_filters={"SeriesInstanceUID": series}):
+            self._client.store_instances(instances)
+        return series
 
 
-def _pixels(instance: Dataset, values: np.ndarray, slope: float) -> None:
+def _gray_factor(values: np.ndarray) -> float:
+    """The power of ten that spreads values over the gray levels. MR has no unit; viewers take a window of width 1 for none."""
+    return 10.0 ** np.floor(np.log10(GRAY_LEVELS / max(float(values.max()), 1e-6)))
+
+
+def _pixels(instance: Dataset, values: np.ndarray, window: tuple[float, float]) -> None:
     instance.Rows, instance.Columns = values.shape
     instance.SamplesPerPixel, instance.PhotometricInterpretation = 1, "MONOCHROME2"
     instance.BitsAllocated, instance.BitsStored, instance.HighBit, instance.PixelRepresentation = 16, 12, 11, 0
-    instance.RescaleIntercept, instance.RescaleSlope, instance.RescaleType = "0", f"{slope:.8g}", "US"
-    instance.WindowCenter, instance.WindowWidth = f"{slope * GRAY_LEVELS / 2:.6g}", f"{slope * GRAY_LEVELS:.6g}"
-    instance.PixelData = np.clip(np.round(values / slope), 0, GRAY_LEVELS).astype("<u2").tobytes()
+    instance.WindowCenter, instance.WindowWidth = (f"{value:.6g}" for value in window)
+    instance.PixelData = np.clip(np.round(values), 0, GRAY_LEVELS).astype("<u2").tobytes()
 
 
 def _file_meta(instance: Dataset) -> None:
@@ -75,12 +80,13 @@ def _file_meta(instance: Dataset) -> None:
     instance.is_little_endian, instance.is_implicit_VR = True, False
 
 
-def _slope(values: np.ndarray) -> float:
-    return max(float(values.max()), 1e-6) / GRAY_LEVELS
+def _whole_range(values: np.ndarray) -> tuple[float, float]:
+    high = max(float(np.percentile(values, 99.9)), 2.0)
+    return high / 2, high
 
 
 def write_series(volume: MetaTensor, folder: str | Path, patient: str, description: str) -> list[Path]:
-    """Write a volume as an MR series, a study and a patient of its own.
+    """Write a volume as an MR series, a study and a patient of its own, times the power of ten that makes gray levels of it.
 
     Args:
         volume: ``(1, X, Y, Z)``, not negative, with an affine to RAS mm whose axes are perpendicular.
@@ -91,11 +97,12 @@ def write_series(volume: MetaTensor, folder: str | Path, patient: str, descripti
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     values = np.asarray(volume[0], dtype=np.float64)
+    values = values * _gray_factor(values)
+    window = _whole_range(values)
     affine = LPS @ np.asarray(volume.affine, dtype=np.float64)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     row, column = (affine[:3, axis] / spacing[axis] for axis in (0, 1))
     study, series, frame, now = generate_uid(), generate_uid(), generate_uid(), datetime.now()
-    slope = _slope(values)
     files = []
     for number in range(values.shape[2]):
         instance = Dataset()
@@ -122,24 +129,33 @@ def write_series(volume: MetaTensor, folder: str | Path, patient: str, descripti
         instance.PixelSpacing = [f"{spacing[1]:.8g}", f"{spacing[0]:.8g}"]
         instance.ImageOrientationPatient = [f"{v:.10g}" for v in (*row, *column)]
         instance.ImagePositionPatient = [f"{v:.10g}" for v in (affine @ [0, 0, number, 1])[:3]]
-        _pixels(instance, values[:, :, number].T, slope)
+        _pixels(instance, values[:, :, number].T, window)
         _file_meta(instance)
         files.append(folder / f"{number:04d}.dcm")
         instance.save_as(files[-1], write_like_original=False)
     return files
 
 
-def derived_series(sources: Sequence[Dataset], volume: MetaTensor, description: str) -> list[Dataset]:
+def derived_series(
+    sources: Sequence[Dataset], volume: MetaTensor, description: str, same_scale: bool = False
+) -> list[Dataset]:
     """A volume as a series derived from a scan: same patient, study, frame of reference and slices, a reference to each of them.
 
     Args:
         sources: instances of the scan, one a slice.
         volume: ``(1, X, Y, Z)``, not negative, on the grid of the scan.
         description: of the series, after ``UNA``.
+        same_scale: the volume has the intensities of the scan, and is shown in its window.
     """
     values = np.asarray(volume[0], dtype=np.float64)
     to_voxel = np.linalg.inv(LPS @ np.asarray(volume.affine, dtype=np.float64))
-    slope, now = _slope(values), datetime.now()
+    factor, now = _gray_factor(values), datetime.now()
+    values = values * factor
+    window = _whole_range(values)
+    if same_scale and "WindowWidth" in sources[0]:  # may have several values; the first is the default
+        window = tuple(
+            factor * float(np.atleast_1d(sources[0][key].value)[0]) for key in ("WindowCenter", "WindowWidth")
+        )
     # The same result of the same scan has the same UIDs: stored again, it takes its own place.
     series = generate_uid(entropy_srcs=[str(sources[0].SeriesInstanceUID), description])
     instances = []
@@ -184,7 +200,7 @@ def derived_series(sources: Sequence[Dataset], volume: MetaTensor, description: 
         reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
         instance.SourceImageSequence = [reference]
         instance.PixelSpacing = source.PixelSpacing
-        _pixels(instance, slice_, slope)
+        _pixels(instance, slice_, window)
         _file_meta(instance)
         instances.append(instance)
     return instances

@@ -52,7 +52,7 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+\-]{0,199}")
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
 CLIENT_KEYS = {"client_id", "result_extension", "result_dtype", "result_compress", "label_tag", "save_label", "device"}
 KEYS = {  # that a request may set, beside those of the model's own config
-    "infer": {"foreground", "background", "anomaly", "label_info", "restore_label_idx"},
+    "infer": {"foreground", "background", "lesion", "label_info", "restore_label_idx"},
     "batch": {"images", "max_batch_size", "again"},
     "train": {"name", "max_epochs", "dataset", "train_batch_size", "val_batch_size", "multi_gpu", "gpus", "pretrained"},
     "activelearning": set(),

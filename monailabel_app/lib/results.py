@@ -101,7 +101,7 @@ class Healthy(_Task):
         super().__init__(analyst, None, {})
 
     def result(self, analysis: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[MetaTensor, dict[str, Any]]:
-        return self.analyst.on_scan(analysis, "pred"), {}
+        return self.analyst.healthy(analysis), {}
 
 
 class Score(_Task):
@@ -134,7 +134,7 @@ class Anomaly(_Task):
 
     def __init__(self, analyst: Analyst) -> None:
         settings = analyst.settings()
-        super().__init__(analyst, {"anomaly": 1}, {"score": analyst["scores"], **settings})
+        super().__init__(analyst, {"lesion": 1}, {"score": analyst["scores"], **settings})
 
     def mask(self, analysis: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[MetaTensor, MetaTensor]:
         score = self.analyst.on_scan(analysis, _choice(request, "score", self.analyst["scores"]))
@@ -177,7 +177,7 @@ class Refine(Anomaly):
             np.asarray(score[0]),
             np.asarray(brain[0]),
             np.asarray(score.affine),
-            add=[*(request.get("foreground") or ()), *(request.get("anomaly") or ())],  # OHIF names points by label
+            add=[*(request.get("foreground") or ()), *(request.get("lesion") or ())],  # OHIF names points by label
             remove=request.get("background") or (),
         )
         mask = convert_to_dst_type(new[None].astype(np.uint8), lesion, dtype=torch.uint8)[0]
