@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
@@ -28,6 +30,7 @@ __all__ = ["Learn"]
 
 logger = logging.getLogger(__name__)
 
+LESION = 1  # value of lesion voxels in a submitted label, as in the masks that the models return
 HELD_OUT = ("PSNR_F_region", "PSNR_D_region")  # dB in the brain, and in the lesions, of simulated held-out cases
 
 
@@ -63,9 +66,11 @@ class Learn(TrainTask):
         }
 
     def stats(self) -> dict[str, Any]:
-        plan = self.run_dir / "plan.json"
-        unfinished = json.loads(plan.read_text()) if plan.is_file() else None
-        return {**self.analyst.weights.info(), "unfinished": unfinished}
+        def read(name: str) -> dict[str, Any] | None:
+            file = self.run_dir / name
+            return json.loads(file.read_text()) if file.is_file() else None
+
+        return {**self.analyst.weights.info(), "unfinished": read("plan.json"), **(read("progress.json") or {})}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         request = {**self.config(), **request}
@@ -79,7 +84,7 @@ class Learn(TrainTask):
             self._prepare(request, datastore)
         plan = json.loads(plan_file.read_text())
         logger.info(f"training from version {plan['parent']} on {len(plan['corrections'])} corrections")
-        self._parser(plan).get_parsed_content("train::trainer").run()
+        self._train(plan)
         before = self._held_out(plan, store.path(plan["parent"]))
         after = self._held_out(plan, self.run_dir / "model.pt")
         record = {"corrections": plan["corrections"], "before": before, "after": after, "settings": plan["settings"]}
@@ -92,6 +97,24 @@ class Learn(TrainTask):
         shutil.rmtree(self.run_dir)
         logger.info(json.dumps(record))
         return record
+
+    def _train(self, plan: Mapping[str, Any]) -> None:
+        """Train, tell how far it is, and end with the server, which is the parent of this process: left alone, a training would
+        publish weights behind the back of the next server."""
+        trainer, server = self._parser(plan).get_parsed_content("train::trainer"), os.getppid()
+
+        def progress(engine: Engine) -> None:
+            done = {"epoch": engine.state.epoch, "total_epochs": engine.state.max_epochs}
+            write_whole(self.run_dir / "progress.json", json.dumps(done))
+
+        def end_with_server() -> None:
+            if os.getppid() != server:
+                logger.warning("the server is gone: training stops, and goes on from its last epoch when it is asked to")
+                os._exit(1)
+
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, progress)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, end_with_server)
+        trainer.run()
 
     def _prepare(self, request: Mapping[str, Any], datastore: Datastore) -> None:
         """Write the subjects of a run; ``plan.json`` comes last, so that a run with one is whole."""
@@ -128,9 +151,12 @@ class Learn(TrainTask):
 
     def _correction(self, pair: Mapping[str, str], stem: Path) -> tuple[dict[str, Any] | None, str | None]:
         """A corrected scan as the bundle's training wants it: a diseased subject if it is a T1w, a seed if it has a lesion."""
+        traced = read_volume(pair["label"])
+        if traced.any() and not (traced == LESION).any():
+            raise InputError(f"its label has no voxel of value {LESION}, the lesion's; it has {traced.unique().tolist()[:5]}")
         analysis = self.analyst.analyse(pair["image"])
         scan, brain = analysis["scan"], analysis["brain"]
-        lesion = ResampleToMatch(mode="nearest")((read_volume(pair["label"]) > 0).float(), scan)
+        lesion = ResampleToMatch(mode="nearest")((traced == LESION).float(), scan)
         affine = np.asarray(scan.affine)
 
         def saved(volume: MetaTensor, name: str, where: np.ndarray) -> str:

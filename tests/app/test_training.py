@@ -7,6 +7,7 @@ import time
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 import requests
 import torch
@@ -85,7 +86,11 @@ def test_a_server_that_dies_while_it_trains_loses_nothing(desk, scans):
     while not (run / "last.pt").is_file():
         assert time.monotonic() < until, desk.log.read_text()[-2000:]
         time.sleep(0.2)
-    desk.kill()
+    training = psutil.Process(desk.process.pid).children(recursive=True)
+    assert state(desk)["total_epochs"] == 2000
+    desk.process.kill()  # the server alone: its training must not go on, and publish, behind the back of the next one
+    desk.process.wait(30)
+    assert training and not psutil.wait_procs(training, timeout=60)[1]
     reached = torch.load(run / "last.pt", weights_only=True)["trainer"]["iteration"]
     plan = json.loads((run / "plan.json").read_text())
     plan["settings"]["iterations"] = reached + 4  # a whole run takes too long here

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
+from ..errors import InputError
 from ..randomness import RandDictionaryTransform
 
 __all__ = ["RandContrastCurve", "RandContrastCurved"]
@@ -23,22 +26,31 @@ class RandContrastCurve(Randomizable, Transform):
 
     Args:
         knots: intensities whose new values are drawn, increasing, each about that of a tissue. 0 stays 0.
-        values: range of the new values.
+        contrasts: kinds of contrast to choose from, each with ``weight`` (relative frequency) and ``values`` (a range of new
+            values for every knot).
         prob: probability that anything changes.
 
     Returns (of a call):
         float32, same shape.
+
+    Raises:
+        InputError: when a contrast has not a range for every knot.
     """
 
-    def __init__(self, knots: Sequence[float], values: tuple[float, float] = (0.05, 1.0), prob: float = 0.5) -> None:
+    def __init__(self, knots: Sequence[float], contrasts: Sequence[Mapping[str, Any]], prob: float = 0.5) -> None:
         self.knots = torch.tensor([0.0, *knots])
-        self.values = values
+        self.contrasts = list(contrasts)
+        for contrast in self.contrasts:
+            if len(contrast["values"]) != len(knots):
+                raise InputError(f"{len(knots)} knots need as many ranges of values, not {len(contrast['values'])}")
         self.prob = prob
         self.curve: torch.Tensor | None = None
 
     def randomize(self, data=None) -> None:
         changed = self.R.uniform() < self.prob
-        values = self.R.uniform(*self.values, len(self.knots) - 1)
+        weights = np.array([contrast.get("weight", 1.0) for contrast in self.contrasts], dtype=float)
+        contrast = self.contrasts[self.R.choice(len(self.contrasts), p=weights / weights.sum())]
+        values = [self.R.uniform(*span) for span in contrast["values"]]
         self.curve = torch.tensor([0.0, *values], dtype=torch.float32) if changed else None
 
     def __call__(self, img: torch.Tensor, randomize: bool = True) -> torch.Tensor:
