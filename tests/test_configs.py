@@ -84,7 +84,7 @@ def test_paper_scale_has_the_papers_numbers():
     convolutions = [m for m in get("network_def").modules() if isinstance(m, torch.nn.Conv3d)]
     first, last = convolutions[0], get("unet").output_block.conv.conv
     assert first.stride == (1, 1, 1) and first.in_channels == 2  # every voxel, scan and mirrored partner
-    assert last.in_channels == 64 and last.out_channels == 1 and last.kernel_size == (1, 1, 1)
+    assert last.in_channels == 64 and last.kernel_size == (1, 1, 1) and convolutions[-1].out_channels == 1
     fluid = get("fluid").transform
     assert (fluid.cell_size, fluid.velocity_scale, fluid.num_times, fluid.time_step) == (100.0, 500.0, [2, 10], 0.1)
     deform = get("deform").transform

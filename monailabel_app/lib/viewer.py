@@ -1,8 +1,8 @@
 """OHIF as MONAI Label 0.8.5 serves it, with what a reader needs to correct and to store a mask.
 
 Its MONAI Label mode leaves OHIF's segmentation panel (list of segments, export to the archive) out of its layout, and the brush and
-the eraser out of its toolbar, although it sets both tools up: a mask could be looked at and nothing else. The file of that mode is
-served with panel and buttons in it; nothing is written to the installed package.
+the eraser out of its toolbar, although it sets both tools up; and the export does not know the archive: a mask could be looked at and
+nothing else. The files concerned are served with that mended; nothing is written to the installed package.
 """
 
 from __future__ import annotations
@@ -60,24 +60,34 @@ PAINTING = {
 MENDED = {  # what is served instead of what
     "rightPanels: [monailabel.monaiLabel]": "rightPanels: [monailabel.monaiLabel, cornerstone.panelTool]",
     "// toolbarService.addButtons(segmentationButtons);": f"toolbarService.addButtons([{json.dumps(PAINTING)}]);",
-    "['BrushTools', 'Shapes']": "['BrushTools']",
+    # "Shapes" has no button, and the panel fails on it; the same line stands in OHIF's own mode, which has one.
+    "MPR', 'Crosshairs', 'MoreTools']);\n      toolbarService.createButtonSection('segmentationToolbox', ['BrushTools', 'Shapes']": (
+        "MPR', 'Crosshairs', 'MoreTools']);\n      toolbarService.createButtonSection('segmentationToolbox', ['BrushTools']"
+    ),
+    # Two commands have the name storeSegmentation; this mode reaches the one that expects to be told the archive.
+    "dataSource\n    }) => {\n      const promptResult": (
+        "dataSource = extensionManager.getActiveDataSource()[0]\n    }) => {\n      const promptResult"
+    ),
 }
 
 
 def install(server: FastAPI) -> None:
-    """Serve the mended mode before MONAI Label's own route answers.
+    """Serve the mended files before MONAI Label's own route answers.
 
     Args:
         server: ``monailabel.app.app``.
     """
+    missing = set(MENDED)
     for file in files("monailabel.endpoints").joinpath("static", "ohif").iterdir():
         text = file.read_text(encoding="utf-8") if file.name.endswith(".js") else ""
-        if not all(shipped in text for shipped in MENDED):
+        found = [shipped for shipped in MENDED if shipped in text]
+        if not found:
             continue
-        for shipped, mended in MENDED.items():
-            text = text.replace(shipped, mended)
+        missing -= set(found)
+        for shipped in found:
+            text = text.replace(shipped, MENDED[shipped])
         answer = Response(text, media_type="text/javascript")
         server.add_api_route(f"/ohif/{file.name}", lambda answer=answer: answer, include_in_schema=False)
         server.router.routes.insert(0, server.router.routes.pop())
-        return
-    logger.warning("this MONAI Label has another OHIF: there, masks can be corrected by clicks, and submitted from 3D Slicer")
+    if missing:
+        logger.warning(f"this MONAI Label has another OHIF; masks may not be storable there. Not found: {sorted(missing)}")
