@@ -1,4 +1,4 @@
-"""Run all benchmarks, or those named: ``PYTHONPATH=bundle python -m benchmarks [anomaly growth sample step prepare]``."""
+"""Run all benchmarks, or those named: ``PYTHONPATH=bundle python -m benchmarks [anomaly growth sample step prepare desk]``."""
 
 import sys
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import fluid, preparation, training
+from . import desk, fluid, preparation, training
 from .machine import DEVICE, Yardsticks, describe
 
 BENCHMARKS = {
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "sample": training.sample,
     "step": training.step,
     "prepare": preparation.prepare,
+    "desk": desk.analysis,
 }
 COLUMNS = ["name", "size", "median_s", "units", "limit_s", "times_limit", "peak_mb"]
 

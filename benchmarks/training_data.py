@@ -52,7 +52,9 @@ def write_training_data(folder: Path, workers: int) -> None:
         "register_lesions.yaml", "register", {"datalist": str(datalist), "output_dir": str(folder), "workers": workers}
     )()
     masks = [
-        str(file) for kind in ("lesion_masks", "lesion_masks_acute") for file in sorted((SHARED / kind).glob("*.nii.gz"))
+        str(file)
+        for kind in ("lesion_masks", "lesion_masks_acute")
+        for file in sorted((SHARED / kind).glob("*.nii.gz"))
     ]
     held_out = masks[::EVERY]
     split = {"training": [mask for mask in masks if mask not in held_out], "held_out": held_out}

@@ -6,14 +6,18 @@ import copy
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 from monai.data import MetaTensor
 from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from scripts.errors import InputError
 from scripts.preprocessing.coregister import LPS
+from scripts.volumes import read_volume
 
 __all__ = ["DeskStore", "derived_series", "write_series"]
 
@@ -36,6 +40,23 @@ class DeskStore(DICOMWebDatastore):
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         return DICOMWebDatastore.get_labeled_images.__wrapped__(self, label_tag, labels)
+
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
+    ) -> str:
+        """MONAI Label's, which fails half way through with a mask that DICOM cannot hold.
+
+        Raises:
+            InputError: when a final label has no voxel.
+        """
+        name = str(label_filename)
+        empty = not any(Path(name).read_bytes()) if name.endswith(".bin") else not read_volume(name).any()
+        if label_tag == DefaultLabelTag.FINAL and empty:
+            raise InputError(
+                "an empty mask cannot be stored: a DICOM segmentation has at least one voxel. A scan without a lesion teaches as "
+                "a healthy subject of --conf training_data"
+            )
+        return super().save_label(image_id, label_filename, label_tag, label_info, label_id)
 
     def add_series(self, image_id: str, volume: MetaTensor, description: str, same_scale: bool) -> str:
         """Store a volume on the grid of a scan beside it, in its study, unless it is there.

@@ -109,7 +109,9 @@ class Learn(TrainTask):
 
         def end_with_server() -> None:
             if os.getppid() != server:
-                logger.warning("the server is gone: training stops, and goes on from its last epoch when it is asked to")
+                logger.warning(
+                    "the server is gone: training stops, and goes on from its last epoch when it is asked to"
+                )
                 os._exit(1)
 
         trainer.add_event_handler(Events.EPOCH_COMPLETED, progress)
@@ -153,7 +155,9 @@ class Learn(TrainTask):
         """A corrected scan as the bundle's training wants it: a diseased subject if it is a T1w, a seed if it has a lesion."""
         traced = read_volume(pair["label"])
         if traced.any() and not (traced == LESION).any():
-            raise InputError(f"its label has no voxel of value {LESION}, the lesion's; it has {traced.unique().tolist()[:5]}")
+            raise InputError(
+                f"its label has no voxel of value {LESION}, the lesion's; it has {traced.unique().tolist()[:5]}"
+            )
         analysis = self.analyst.analyse(pair["image"])
         scan, brain = analysis["scan"], analysis["brain"]
         lesion = ResampleToMatch(mode="nearest")((traced == LESION).float(), scan)

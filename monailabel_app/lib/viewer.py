@@ -1,7 +1,7 @@
 """OHIF as MONAI Label 0.8.5 serves it, with what a reader needs to correct and to store a mask.
 
-Its MONAI Label mode leaves OHIF's segmentation panel (list of segments, export to the archive) out of its layout, and the brush and
-the eraser out of its toolbar, although it sets both tools up; and the export does not know the archive: a mask could be looked at and
+Its MONAI Label mode leaves OHIF's segmentation panel (list of segments, export to the archive) out of its layout, and brush and
+eraser out of its toolbar, although it sets both tools up; and the export does not know the archive: a mask could be looked at and
 nothing else. The files concerned are served with that mended; nothing is written to the installed package.
 """
 
@@ -57,13 +57,14 @@ PAINTING = {
         ],
     },
 }
+TOOLBOX = (
+    "'MPR', 'Crosshairs', 'MoreTools']);\n      toolbarService.createButtonSection('segmentationToolbox', ['BrushTools'"
+)
 MENDED = {  # what is served instead of what
     "rightPanels: [monailabel.monaiLabel]": "rightPanels: [monailabel.monaiLabel, cornerstone.panelTool]",
     "// toolbarService.addButtons(segmentationButtons);": f"toolbarService.addButtons([{json.dumps(PAINTING)}]);",
     # "Shapes" has no button, and the panel fails on it; the same line stands in OHIF's own mode, which has one.
-    "MPR', 'Crosshairs', 'MoreTools']);\n      toolbarService.createButtonSection('segmentationToolbox', ['BrushTools', 'Shapes']": (
-        "MPR', 'Crosshairs', 'MoreTools']);\n      toolbarService.createButtonSection('segmentationToolbox', ['BrushTools']"
-    ),
+    TOOLBOX + ", 'Shapes']": TOOLBOX + "]",
     # Two commands have the name storeSegmentation; this mode reaches the one that expects to be told the archive.
     "dataSource\n    }) => {\n      const promptResult": (
         "dataSource = extensionManager.getActiveDataSource()[0]\n    }) => {\n      const promptResult"
@@ -90,4 +91,6 @@ def install(server: FastAPI) -> None:
         server.add_api_route(f"/ohif/{file.name}", lambda answer=answer: answer, include_in_schema=False)
         server.router.routes.insert(0, server.router.routes.pop())
     if missing:
-        logger.warning(f"this MONAI Label has another OHIF; masks may not be storable there. Not found: {sorted(missing)}")
+        logger.warning(
+            f"this MONAI Label has another OHIF; masks may not be storable there. Not found: {sorted(missing)}"
+        )

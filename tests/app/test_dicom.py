@@ -16,6 +16,7 @@ from conftest import ROOT
 from lib.dicom import derived_series, write_series
 from monai.data import ITKReader, MetaTensor
 from monailabel.client import MONAILabelClient
+from monailabel.client.client import MONAILabelClientException
 from scripts.volumes import read_volume
 
 from app.conftest import free_port
@@ -152,6 +153,10 @@ def test_a_result_comes_back_from_the_archive_where_it_was_found(desk, tmp_path)
     mask, _ = client.infer("una_anomaly", uid, {"threshold": 0.05})
     lesion = read_volume(mask)
     assert lesion.sum() > 10
+    nothing, _ = client.infer("una_anomaly", uid, {"threshold": 1.0})
+    with pytest.raises(MONAILabelClientException, match="422.*empty mask"):
+        client.save_label(uid, nothing)
+    assert not [s for s in series_of(orthanc).values() if s["MainDicomTags"]["Modality"] == "SEG"]
     info = {"label_info": [{"name": "lesion", "model_name": "una_anomaly"}]}
     client.save_label(uid, mask, params=info)
     (segmentation,) = [s for s in series_of(orthanc).values() if s["MainDicomTags"]["Modality"] == "SEG"]

@@ -14,7 +14,9 @@ def test_a_curve_is_a_function_of_intensity_that_keeps_the_background():
         assert curve[0, 0] == 0 and curve.max() <= 1
         # Linear between the knots: the middle of two neighbours of one piece is their mean.
         torch.testing.assert_close(curve[0, 10], (curve[0, 9] + curve[0, 11]) / 2)
-    torch.testing.assert_close(RandContrastCurve(KNOTS, ANY, prob=1.0).set_random_state(3)(ramp), changed[3], rtol=0, atol=0)
+    torch.testing.assert_close(
+        RandContrastCurve(KNOTS, ANY, prob=1.0).set_random_state(3)(ramp), changed[3], rtol=0, atol=0
+    )
     # A T1w that stays one half of the time would teach nothing: all orders of CSF, gray and white matter occur.
     orders = {tuple(curve[0, [25, 50, 75]].argsort().tolist()) for curve in changed}
     assert len(orders) == 6
