@@ -258,7 +258,10 @@ def _check_store(path: str, method: str, given: Mapping[str, Any], app: MONAILab
     elif "/image" in path or (path == "/datastore/" and method == "DELETE"):
         _known_image(app, given.get("image") or given.get("id") or "")
     elif path.endswith("/label") and method in ("GET", "HEAD"):
-        uri = app.datastore().get_label_uri(given.get("label") or given["image"], given["tag"])
+        try:
+            uri = app.datastore().get_label_uri(given.get("label") or given["image"], given["tag"])
+        except ValueError:  # a series that is no segmentation
+            uri = ""
         if not uri:
             raise HTTPException(404, "there is no such label")
         _inside(app, uri)
