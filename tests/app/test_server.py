@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 
 import itk
 import nibabel as nib
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import requests
 from conftest import dice
+from lib.viewer import MENDED
 
 from app.conftest import Server
 
@@ -32,8 +34,9 @@ def test_every_model_answers_on_the_grid_of_the_scan(server, scans):
     score = nib.load(file).get_fdata()
     assert ((levels == 0) == (score < 0.06)).mean() > 0.999  # the levels are those of the score
     healthy = volumes["una_healthy"].get_fdata()
-    brain = scan.get_fdata() > 0
-    assert np.corrcoef(healthy[brain], scan.get_fdata()[brain])[0, 1] > 0.5
+    inside = (scan.get_fdata() > 0) & (healthy > 0)
+    assert np.corrcoef(healthy[inside], scan.get_fdata()[inside])[0, 1] > 0.5
+    assert 0.9 < np.median(healthy[inside] / scan.get_fdata()[inside]) < 1.1  # a T1w and its healthy T1w share a window
 
 
 def test_settings_change_the_mask_and_bad_ones_are_named(server):
@@ -156,3 +159,15 @@ def test_a_thousand_scans_stay_responsive(scans, tmp_path):
         assert time.monotonic() - started < 10.0
     finally:
         many.kill()
+
+
+def test_ohif_is_served_with_what_a_reader_needs(server):
+    folder = files("monailabel.endpoints").joinpath("static", "ohif")
+    scripts = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".js")}
+    for shipped, mended in MENDED.items():
+        (name,) = [name for name, text in scripts.items() if shipped in text]
+        answer = requests.get(f"{server.url}/ohif/{name}", timeout=60)
+        assert answer.headers["content-type"].startswith("text/javascript")
+        assert mended in answer.text and shipped not in answer.text
+    untouched = next(name for name in scripts if not any(shipped in scripts[name] for shipped in MENDED))
+    assert requests.get(f"{server.url}/ohif/{untouched}", timeout=60).text == scripts[untouched]
