@@ -112,6 +112,6 @@ class UNAApp(MONAILabelApp):
         if isinstance(store, DeskStore):  # OHIF lists no model that returns an image
             description = f"healthy T1w ({analyst.name} {result['params']['weights']})"
             result["params"]["series"] = store.add_series(
-                request["image"], analyst.healthy(analysis), description, same_scale=analysis["modality"] == "t1"
+                request["image"], lambda: analyst.healthy(analysis), description, analysis["modality"] == "t1"
             )
         return result

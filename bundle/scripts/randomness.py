@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
-__all__ = ["RandDictionaryTransform", "voxel_noise"]
+__all__ = ["RandDictionaryTransform", "voxel_noise", "weighted_choice"]
 
 
 def voxel_noise(seed: int, like: torch.Tensor) -> torch.Tensor:
     """Standard normal noise with the shape and on the device of `like`, float32, the same for the same seed."""
     generator = torch.Generator(like.device).manual_seed(int(seed))
     return torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def weighted_choice(random: np.random.RandomState, options: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """One of the options, each as often as its ``weight`` (1 where it has none) among those of all."""
+    weights = np.array([option.get("weight", 1.0) for option in options], dtype=float)
+    return options[random.choice(len(options), p=weights / weights.sum())]
 
 
 class RandDictionaryTransform(Randomizable, MapTransform):

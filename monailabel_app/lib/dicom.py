@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -58,24 +58,25 @@ class DeskStore(DICOMWebDatastore):
             )
         return super().save_label(image_id, label_filename, label_tag, label_info, label_id)
 
-    def add_series(self, image_id: str, volume: MetaTensor, description: str, same_scale: bool) -> str:
+    def add_series(self, image_id: str, volume: Callable[[], MetaTensor], description: str, same_scale: bool) -> str:
         """Store a volume on the grid of a scan beside it, in its study, unless it is there.
 
         Args:
             image_id: series of the scan.
-            volume, description, same_scale: see `derived_series`.
+            volume: makes the volume, when it is needed.
+            description, same_scale: see `derived_series`.
 
         Returns:
             series instance UID.
         """
+        series = _derived_uid(image_id, description)
+        if self._client.search_for_series(search_filters={"SeriesInstanceUID": series}):
+            return series
         self.get_image_uri(image_id)
         folder = Path(self._datastore.image_path()) / image_id
         # force: MONAI Label keeps what it downloads without a preamble.
         sources = [pydicom.dcmread(file, force=True) for file in sorted(folder.glob("*.dcm"))]
-        instances = derived_series(sources, volume, description, same_scale)
-        series = str(instances[0].SeriesInstanceUID)
-        if not self._client.search_for_series(search_filters={"SeriesInstanceUID": series}):
-            self._client.store_instances(instances)
+        self._client.store_instances(derived_series(sources, volume(), description, same_scale))
         return series
 
 
@@ -157,6 +158,11 @@ def write_series(volume: MetaTensor, folder: str | Path, patient: str, descripti
     return files
 
 
+def _derived_uid(scan: str, description: str) -> str:
+    """The same result of the same scan has the same UID: stored again, it takes its own place."""
+    return generate_uid(entropy_srcs=[scan, description])
+
+
 def derived_series(
     sources: Sequence[Dataset], volume: MetaTensor, description: str, same_scale: bool = False
 ) -> list[Dataset]:
@@ -177,8 +183,7 @@ def derived_series(
         window = tuple(
             factor * float(np.atleast_1d(sources[0][key].value)[0]) for key in ("WindowCenter", "WindowWidth")
         )
-    # The same result of the same scan has the same UIDs: stored again, it takes its own place.
-    series = generate_uid(entropy_srcs=[str(sources[0].SeriesInstanceUID), description])
+    series = _derived_uid(str(sources[0].SeriesInstanceUID), description)
     instances = []
     for source in sources:
         position, orientation = (

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..errors import InputError
-from ..randomness import RandDictionaryTransform
+from ..randomness import RandDictionaryTransform, weighted_choice
 
 __all__ = ["RandContrastCurve", "RandContrastCurved"]
 
@@ -48,9 +47,7 @@ class RandContrastCurve(Randomizable, Transform):
 
     def randomize(self, data=None) -> None:
         changed = self.R.uniform() < self.prob
-        weights = np.array([contrast.get("weight", 1.0) for contrast in self.contrasts], dtype=float)
-        contrast = self.contrasts[self.R.choice(len(self.contrasts), p=weights / weights.sum())]
-        values = [self.R.uniform(*span) for span in contrast["values"]]
+        values = [self.R.uniform(*span) for span in weighted_choice(self.R, self.contrasts)["values"]]
         self.curve = torch.tensor([0.0, *values], dtype=torch.float32) if changed else None
 
     def __call__(self, img: torch.Tensor, randomize: bool = True) -> torch.Tensor:

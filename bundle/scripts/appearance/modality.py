@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import Randomizable, Transform
@@ -13,7 +12,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..errors import InputError
 from ..labels import LabelTable
-from ..randomness import RandDictionaryTransform, voxel_noise
+from ..randomness import RandDictionaryTransform, voxel_noise, weighted_choice
 from .blur import gaussian_blur
 
 __all__ = ["RandModality", "RandModalityd"]
@@ -62,8 +61,7 @@ class RandModality(Randomizable, Transform):
         self.mu = self.sigma = torch.zeros(1)
 
     def randomize(self, data=None) -> None:
-        weights = np.array([a.get("weight", 1.0) for a in self.appearances], dtype=float)
-        appearance = self.appearances[self.R.choice(len(self.appearances), p=weights / weights.sum())]
+        appearance = weighted_choice(self.R, self.appearances)
         ranges = {
             label: span
             for tissue, span in appearance.get("tissues", {}).items()
