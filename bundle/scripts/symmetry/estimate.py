@@ -101,17 +101,26 @@ class EstimateMirrord(MapTransform):
     """Add ``mirror_transform``, as `estimate_mirror` finds it, unless the data has one.
 
     Args:
-        keys: one key, the scan.
-        brain_key: mask of the brain.
+        keys: the scan; of several, the first that the data has.
+        brain_key: mask of the brain, or a label map; without one, the scan is brain-extracted.
         transform_key: where the matrix goes.
+        allow_missing_keys: leave data without a scan alone.
     """
 
-    def __init__(self, keys, brain_key: str = "brain", transform_key: str = "mirror_transform") -> None:
-        super().__init__(keys)
+    def __init__(
+        self,
+        keys,
+        brain_key: str = "brain",
+        transform_key: str = "mirror_transform",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
         self.brain_key = brain_key
         self.transform_key = transform_key
 
     def __call__(self, data):
-        if self.transform_key in data:
-            return dict(data)
-        return {**data, self.transform_key: estimate_mirror(data[self.keys[0]], data[self.brain_key])}
+        d = dict(data)
+        key = None if self.transform_key in d else next(self.key_iterator(d), None)
+        if key is not None:
+            d[self.transform_key] = estimate_mirror(d[key], d.get(self.brain_key, d[key]))
+        return d
