@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import SpatialResample
+from monai.transforms import Compose, SpatialResample
 from monai.transforms.utils import create_rotate
-from scripts.symmetry import EstimateMirrord, estimate_mirror, reflection, symmetry
+from scripts.config import from_config
+from scripts.symmetry import EstimateMirrord, estimate_mirror, mid_plane_reflection, reflection, symmetry
 from scripts.volumes import read_volume
 
 TURNS = [(20.0, -20.0, 10.0), (-15.0, 18.0, -20.0)]  # degrees about x, y, z
@@ -93,3 +94,11 @@ def test_a_given_transform_is_kept(omega):
     given = np.diag([-1.0, 1.0, 1.0, 1.0])
     data = EstimateMirrord("image")({"image": omega, "brain": omega, "mirror_transform": given})
     assert data["mirror_transform"] is given
+
+
+def test_a_tilted_label_map_gets_its_plane_when_training_data_are_prepared(shared_data):
+    prepare = Compose(from_config("train.yaml", "prepare", {}))
+    data = prepare({"label": str(shared_data / "label_maps/training_seg_08.nii.gz")})
+    image, brain = data["typical_t1"], data["label"]
+    assert symmetry(image, brain, data["mirror_transform"]) > symmetry(image, brain, mid_plane_reflection(brain)) + 0.05
+    assert "mirror_transform" not in EstimateMirrord("t1", allow_missing_keys=True)({"label": brain})

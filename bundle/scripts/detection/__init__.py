@@ -5,6 +5,7 @@ from .contrast import MatchContrast, MatchContrastd, to_scale_of
 from .metrics import COLUMNS, LESION_THRESHOLD, RegionErrors, detection_quality, psnr_in_lesion, region_errors
 from .score import AnomalyScored, LesionMask, LesionMaskd, anomaly_score
 from .table import ErrorTable
+from .usual_error import usual_error
 
 __all__ = [
     "BASELINES",
@@ -24,4 +25,5 @@ __all__ = [
     "psnr_in_lesion",
     "region_errors",
     "to_scale_of",
+    "usual_error",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from monai.config import KeysCollection
@@ -10,43 +10,67 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, MedianSmooth, RemoveSmallObjects, Transform
 from monai.utils import convert_to_dst_type
 
+from .usual_error import usual_error
+
 __all__ = ["AnomalyScored", "LesionMask", "LesionMaskd", "anomaly_score"]
 
 
-def anomaly_score(image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+def anomaly_score(
+    image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor, brighter: bool = False
+) -> torch.Tensor:
     """|scan - healthy| inside the brain, cut to [0, 1] (paper Sec. 5.3). Meaningful where both have one contrast: the network's
     reconstruction is T1w whatever the scan is, see `MatchContrast`.
 
     Args:
         image, healthy: ``(1, X, Y, Z)``, on one scale.
         brain: mask of the same shape.
+        brighter: only what is brighter than the healthy brain counts.
     """
-    return ((image - healthy).abs() * (brain > 0)).clamp(0.0, 1.0)
+    difference = image - healthy
+    return ((difference if brighter else difference.abs()) * (brain > 0)).clamp(0.0, 1.0)
 
 
 class AnomalyScored(MapTransform):
-    """Dictionary form of `anomaly_score`.
+    """Dictionary form of `anomaly_score`, with what is known of a modality.
 
     Args:
-        keys: one key, the reconstruction.
+        keys: one key, the healthy brain in the scan's contrast.
         image_key: the scan.
         brain_key: brain mask.
         score_key: where the score goes.
+        healthy_key: the reconstruction, for `usual_error`.
+        modality_key: modality of the scan.
+        weighed: modalities whose score is divided by the `usual_error` at every place.
+        brighter: modalities in which only what is brighter than the healthy brain counts.
     """
 
     def __init__(
-        self, keys: KeysCollection, image_key: str = "image", brain_key: str = "brain", score_key: str = "anomaly"
+        self,
+        keys: KeysCollection,
+        image_key: str = "image",
+        brain_key: str = "brain",
+        score_key: str = "anomaly",
+        healthy_key: str = "pred",
+        modality_key: str = "modality",
+        weighed: Sequence[str] = (),
+        brighter: Sequence[str] = (),
     ) -> None:
         super().__init__(keys)
         self.image_key = image_key
         self.brain_key = brain_key
         self.score_key = score_key
+        self.healthy_key = healthy_key
+        self.modality_key = modality_key
+        self.weighed = tuple(weighed)
+        self.brighter = tuple(brighter)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        return {
-            **data,
-            self.score_key: anomaly_score(data[self.image_key], data[self.keys[0]], data[self.brain_key]),
-        }
+        image, expected, brain = data[self.image_key], data[self.keys[0]], data[self.brain_key]
+        modality = data.get(self.modality_key)
+        score = anomaly_score(image, expected, brain, brighter=modality in self.brighter)
+        if modality in self.weighed:
+            score = score / usual_error(image - expected, data[self.healthy_key], brain)
+        return {**data, self.score_key: score}
 
 
 class LesionMask(Transform):
