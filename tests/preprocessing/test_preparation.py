@@ -77,7 +77,15 @@ def test_a_raw_ct_head_in_hounsfield_units(shared_data, tmp_path):
 def test_brain_extracted_scans_are_left_alone(shared_data, sample_datalist):
     for path in (sample_datalist.parent / "t1.nii.gz", shared_data / "stroke_t2" / "t2.nii.gz"):
         scan = aligned(path)
-        assert dice(BrainExtraction()(scan)[0], scan[0] > 0.02 * scan.max()) > 0.98
+        whole = BrainExtraction()(scan)[0]
+        assert dice(whole, scan[0] > 0.02 * scan.max()) > 0.98
+        # A lesion as dark as air at the surface stays a part of the brain.
+        surface = whole.as_tensor().nonzero()[int(0.9 * whole.sum())]
+        axes = torch.meshgrid(*[torch.arange(n) for n in whole.shape], indexing="ij")
+        lesion = (whole > 0) & (sum((axis - at) ** 2 for axis, at in zip(axes, surface)) * 4.0 < 6.0**2)
+        assert lesion.sum() > 40
+        cut = BrainExtraction()(scan * ~lesion[None])[0]
+        assert (cut[lesion] > 0).float().mean() > 0.7 and dice(cut, whole) > 0.995
 
 
 def test_what_shows_no_brain_is_refused(tmp_path):

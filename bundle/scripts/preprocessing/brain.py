@@ -31,6 +31,7 @@ __all__ = ["BrainExtraction", "BrainExtractiond"]
 
 SMALLEST_BRAIN = 200.0  # ml
 SURFACE, THREAD = 10.0, 3.0  # mm: depth of what may be taken off, radius of what holds
+CLEFT = 10.0  # mm: what an extracted scan lacks between parts of the brain twice this near is brain, as dark as air
 BONE = 0.1  # of the median inside: darker is compact bone or air in any contrast
 
 # Command and what brings it; both fetch their weights on first use.
@@ -50,8 +51,8 @@ class BrainExtraction(Transform):
     The template's brain is placed in the scan (`place_template`); near its surface, what is brighter than anything inside
     (fat, marrow, vessels) or as dark as bone is taken off, and so is what lies beyond it or hangs on by a thread.
 
-    A scan that is brain-extracted already is recognized and left alone: its background is empty, and almost no signal lies
-    outside the brain that was placed.
+    A scan that is brain-extracted already is recognized, for its background is empty, and almost no signal lies outside the brain
+    that was placed: its signal is the brain, and so are clefts in it, which a lesion as dark as air leaves at the surface.
 
     Args:
         method: "template" (needs nothing), "hd-bet" or "synthstrip" (need an installation).
@@ -88,10 +89,11 @@ class BrainExtraction(Transform):
         bright = torch.quantile(values[inside][:: max(1, int(inside.sum()) // 100_000)], 0.999)
         signal = values > 0.02 * bright
         empty = float((values <= 0).float().mean()) > 0.3
+        sizes = np.linalg.norm(np.asarray(img.affine)[:3, :3], axis=0)
         if empty and float((signal & ~inside).sum()) < self.stripped_share * float(signal.sum()):
-            mask = signal
+            mask = self._closed(self.largest(signal.float()) > 0, sizes)
         else:
-            mask = self._cleaned(inside, values, np.linalg.norm(np.asarray(img.affine)[:3, :3], axis=0))
+            mask = self._cleaned(inside, values, sizes)
         mask = self.fill(self.largest(mask.float())).float()
         volume_ml = float(mask.sum()) * abs(np.linalg.det(np.asarray(img.affine)[:3, :3])) / 1e3
         if volume_ml < SMALLEST_BRAIN:
@@ -99,6 +101,14 @@ class BrainExtraction(Transform):
                 f"only {volume_ml:.0f} ml of brain found in {name}; is it a head scan, and does it show the brain?"
             )
         return MetaTensor(mask.as_tensor(), meta=dict(img.meta))
+
+    @staticmethod
+    def _closed(signal: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
+        margin = [(int(n), int(n)) for n in np.ceil(CLEFT / sizes) + 1]
+        brain = np.pad(signal[0].numpy(), margin)
+        near = distance_transform_edt(~brain, sampling=sizes) <= CLEFT
+        closed = brain | (distance_transform_edt(near, sampling=sizes) > CLEFT)
+        return torch.from_numpy(closed[tuple(slice(low, -high) for low, high in margin)])[None]
 
     @staticmethod
     def _cleaned(inside: torch.Tensor, values: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
