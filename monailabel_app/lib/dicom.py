@@ -41,6 +41,24 @@ class DeskStore(DICOMWebDatastore):
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         return DICOMWebDatastore.get_labeled_images.__wrapped__(self, label_tag, labels)
 
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """MONAI Label's, which fails when it is not told the scan, as by its own endpoint for a label.
+
+        Raises:
+            ValueError: when the series is no segmentation of a scan.
+        """
+        if label_tag == DefaultLabelTag.FINAL and not image_id:
+            image_id = self._scan_of(label_id)
+        return super().get_label_uri(label_id, label_tag, image_id)
+
+    def _scan_of(self, segmentation: str) -> str:
+        for entry in self._client.search_for_series(search_filters={"SeriesInstanceUID": segmentation}):
+            study = str(Dataset.from_json(entry).StudyInstanceUID)
+            instance = Dataset.from_json(self._client.retrieve_series_metadata(study, segmentation)[0])
+            if "ReferencedSeriesSequence" in instance:
+                return str(instance.ReferencedSeriesSequence[0].SeriesInstanceUID)
+        raise ValueError(f"{segmentation} is no segmentation of a scan")
+
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
     ) -> str:

@@ -1,8 +1,8 @@
 """OHIF as MONAI Label 0.8.5 serves it, with what a reader needs to correct and to store a mask.
 
 Its MONAI Label mode leaves OHIF's segmentation panel (list of segments, export to the archive) out of its layout, and brush and
-eraser out of its toolbar, although it sets both tools up; and the export does not know the archive: a mask could be looked at and
-nothing else. The files concerned are served with that mended; nothing is written to the installed package.
+eraser out of its toolbar, although it sets both tools up; and the export does not know the archive, and turns masks upside down.
+The files concerned are served with that mended; nothing is written to the installed package.
 """
 
 from __future__ import annotations
@@ -60,6 +60,13 @@ PAINTING = {
 TOOLBOX = (
     "'MPR', 'Crosshairs', 'MoreTools']);\n      toolbarService.createButtonSection('segmentationToolbox', ['BrushTools'"
 )
+IMAGES = "const segImages = imageIds.map(imageId => esm.cache.getImage(imageId))"
+DEPTH = """const depth = image => {
+        const plane = esm.metaData.get('imagePlaneModule', image.referencedImageId);
+        const { imagePositionPatient: p, rowCosines: r, columnCosines: c } = plane;
+        return p[0] * (r[1] * c[2] - r[2] * c[1]) + p[1] * (r[2] * c[0] - r[0] * c[2]) + p[2] * (r[0] * c[1] - r[1] * c[0]);
+      };
+      """
 MENDED = {  # what is served instead of what
     "rightPanels: [monailabel.monaiLabel]": "rightPanels: [monailabel.monaiLabel, cornerstone.panelTool]",
     "// toolbarService.addButtons(segmentationButtons);": f"toolbarService.addButtons([{json.dumps(PAINTING)}]);",
@@ -69,6 +76,8 @@ MENDED = {  # what is served instead of what
     "dataSource\n    }) => {\n      const promptResult": (
         "dataSource = extensionManager.getActiveDataSource()[0]\n    }) => {\n      const promptResult"
     ),
+    # dcmjs numbers the frames of a segmentation from the far end of the series, whatever the order in which they are given.
+    IMAGES: f"{DEPTH}{IMAGES}.sort((a, b) => depth(b) - depth(a))",
 }
 
 

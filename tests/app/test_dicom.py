@@ -167,3 +167,7 @@ def test_a_result_comes_back_from_the_archive_where_it_was_found(desk, tmp_path)
     cut = np.argwhere(np.asarray(back[0]) > 0) @ np.asarray(back.affine)[:3, :3].T + np.asarray(back.affine)[:3, 3]
     assert len(cut) == int(lesion.sum()) and (at_world(lesion, cut) > 0).all()
     assert client.next_sample("random", {}) == {}  # finished
+    label = read_volume(client.download_label(segmentation["MainDicomTags"]["SeriesInstanceUID"], "final"))
+    assert int((label == 1).sum()) == len(cut) and (at_world(label, cut) == 1).all()
+    with pytest.raises(MONAILabelClientException, match="404"):
+        client.download_label(uid, "final")
