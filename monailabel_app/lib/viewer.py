@@ -60,7 +60,7 @@ PAINTING = {
 TOOLBOX = (
     "'MPR', 'Crosshairs', 'MoreTools']);\n      toolbarService.createButtonSection('segmentationToolbox', ['BrushTools'"
 )
-IMAGES = "const segImages = imageIds.map(imageId => esm.cache.getImage(imageId))"
+IMAGES = "const segImages = imageIds.map(imageId => esm.cache.getImage(imageId));"
 DEPTH = """const depth = image => {
         const plane = esm.metaData.get('imagePlaneModule', image.referencedImageId);
         const { imagePositionPatient: p, rowCosines: r, columnCosines: c } = plane;
@@ -77,7 +77,7 @@ MENDED = {  # what is served instead of what
         "dataSource = extensionManager.getActiveDataSource()[0]\n    }) => {\n      const promptResult"
     ),
     # dcmjs numbers the frames of a segmentation from the far end of the series, whatever the order in which they are given.
-    IMAGES: f"{DEPTH}{IMAGES}.sort((a, b) => depth(b) - depth(a))",
+    IMAGES: f"{DEPTH}{IMAGES.removesuffix(';')}.sort((a, b) => depth(b) - depth(a));",
 }
 
 
