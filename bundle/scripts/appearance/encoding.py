@@ -12,6 +12,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from ..errors import InputError
 from ..labels import LabelTable
 from ..randomness import RandDictionaryTransform, voxel_noise
+from .blur import gaussian_blur
 
 __all__ = ["RandAnomalyEncoding", "RandAnomalyEncodingd"]
 
@@ -24,12 +25,22 @@ class RandAnomalyEncoding(Randomizable, Transform):
     lesion would be salt and pepper; here most of the variance is one draw for the lesion, which keeps Eq. 6 in each
     voxel (``voxel_share=1`` is the other extreme).
 
+    The paper adds dI to the tissue, whose texture shows through. In a real lesion the tissue is gone, faint lesions are common, and
+    one lesion differs from the next. `texture`, `strength`, `scale` and `cavity_prob` draw these; their defaults are the paper's
+    encoding.
+
     Args:
-        labels: label scheme, with the tissues ``white_matter`` and ``gray_matter``.
+        labels: label scheme, with the tissues ``white_matter`` and ``gray_matter``, and ``csf`` for cavities.
         shift: |mean of dI| / mu_w [paper: 0.5].
         std: standard deviation of dI / mu_w [paper: 0.5].
         voxel_share: share of the variance of dI that is drawn anew in every voxel.
         random_sign_prob: probability of a random instead of the expected sign [paper: 0.2].
+        texture: range of how much of the tissue's texture shows through the lesion: 1 keeps it, 0 replaces the tissue by its mean in
+            the lesion [paper: 1].
+        strength: range of a factor of dI; small values make faint lesions [paper: 1].
+        scale: standard deviation in voxels over which the draw of the lesion varies smoothly in space, so that one lesion differs
+            from the next and the core from the rim; 0 for one draw in the whole image [paper: 0].
+        cavity_prob: probability that the lesion is a cavity filled with CSF instead [paper: 0].
 
     Returns (of a call):
         ``(1, X, Y, Z)`` image, cut at 0; equal to the input where the anomaly is 0.
@@ -45,17 +56,28 @@ class RandAnomalyEncoding(Randomizable, Transform):
         std: float = 0.5,
         voxel_share: float = 0.04,
         random_sign_prob: float = 0.2,
+        texture: tuple[float, float] = (1.0, 1.0),
+        strength: tuple[float, float] = (1.0, 1.0),
+        scale: float = 0.0,
+        cavity_prob: float = 0.0,
     ) -> None:
         self.labels = labels
         self.shift = shift
         self.std = std
         self.voxel_share = voxel_share
         self.random_sign_prob = random_sign_prob
+        self.texture = texture
+        self.strength = strength
+        self.scale = scale
+        self.cavity_prob = cavity_prob
 
     def randomize(self, data=None) -> None:
         self._lesion_draw = self.R.normal()
         self._random_sign = self.R.choice([-1.0, 1.0]) if self.R.uniform() < self.random_sign_prob else None
         self._noise_seed = self.R.randint(2**31 - 1)
+        self._texture = self.R.uniform(*self.texture)
+        self._strength = self.R.uniform(*self.strength)
+        self._cavity = self.R.uniform() < self.cavity_prob
 
     def __call__(
         self, img: torch.Tensor, anomaly: torch.Tensor, label_map: torch.Tensor, randomize: bool = True
@@ -74,12 +96,26 @@ class RandAnomalyEncoding(Randomizable, Transform):
             if not mask.any():
                 raise InputError(f"the label map has no voxel of {tissue}; is the label table the right one?")
             means[tissue] = image[mask].mean()
+        voxel_draw = voxel_noise(self._noise_seed, image)
+        csf = self.labels.mask(label_map, "csf") if self._cavity else None
+        if csf is not None and csf.any():
+            fluid = image[csf].median() + self.voxel_share**0.5 * 0.1 * means["white_matter"] * voxel_draw
+            return convert_to_dst_type(torch.lerp(image, fluid, p).clamp(min=0.0), img, dtype=torch.float32)[0]
         expected = -1.0 if means["white_matter"] > means["gray_matter"] else 1.0
         sign = expected if self._random_sign is None else self._random_sign
-        voxel_draw = voxel_noise(self._noise_seed, image)
-        draw = (1.0 - self.voxel_share) ** 0.5 * self._lesion_draw + self.voxel_share**0.5 * voxel_draw
-        change = means["white_matter"] * (sign * self.shift + self.std * draw)
+        draw = (1.0 - self.voxel_share) ** 0.5 * self._varied(voxel_draw) + self.voxel_share**0.5 * voxel_draw
+        change = self._strength * means["white_matter"] * (sign * self.shift + self.std * draw)
+        if self._texture < 1.0 and p.any():
+            plain = (image * p).sum() / p.sum()
+            change = change + (1.0 - self._texture) * (plain - image)
         return convert_to_dst_type((image + change * p).clamp(min=0.0), img, dtype=torch.float32)[0]
+
+    def _varied(self, voxel_draw: torch.Tensor) -> torch.Tensor | float:
+        """The draw of the lesion in every voxel, standard normal."""
+        if self.scale <= 0:
+            return self._lesion_draw
+        smooth = gaussian_blur(voxel_draw, self.scale)
+        return (smooth - smooth.mean()) / smooth.std()
 
 
 class RandAnomalyEncodingd(RandDictionaryTransform):

@@ -88,14 +88,16 @@ class RandFluidAnomaly(RandomizableTransform):
     a random divergence-free velocity and a random non-negative diffusivity; nothing leaves the domain. See `simulate`
     for the numerics. A voxel counts as lesion where the probability exceeds `lesion_threshold`.
 
-    Lengths are in voxels: the defaults are the paper's, for 1 mm. On a grid of h mm divide `cell_size` and `taper` by
-    h, and `velocity_scale` and `diffusivity_scale` by h^2, to get the same physics.
+    Lengths are in voxels: the defaults are the paper's, for 1 mm. On a grid of h mm divide `cell_size`,
+    `seed_cell_size` and `taper` by h, and `velocity_scale` and `diffusivity_scale` by h^2, to get the same physics.
 
     Args:
         traced_masks: files of traced lesions, in a space that the affine of the domain shares.
         traced_probability: how often a traced mask is the seed, when there are any [paper's code: 0.5].
         percentile: range of the percentile of the noise in Omega above which a Perlin seed lies [code: (90, 99.9)].
         cell_size: edge of a Perlin lattice cell [code: 2 periods over 200 voxels].
+        seed_cell_size: range, drawn log-uniformly, of that edge for the seed alone; None for `cell_size`. Small cells give
+            many small lesions on both sides, as in multiple sclerosis [code: as the fields].
         velocity_scale: amplitude of the velocity potential Psi, voxels^2 per unit time; 0 switches advection off
             [code: 500, which gives about 10 voxels per unit time].
         diffusivity_scale: D = diffusivity_scale x Phi^2, voxels^2 per unit time; 0 switches diffusion off.
@@ -126,6 +128,7 @@ class RandFluidAnomaly(RandomizableTransform):
         traced_probability: float = 0.5,
         percentile: tuple[float, float] = (90.0, 99.9),
         cell_size: float = 100.0,
+        seed_cell_size: tuple[float, float] | None = None,
         velocity_scale: float = 500.0,
         diffusivity_scale: float = 1.0,
         time_step: float = 0.1,
@@ -146,6 +149,7 @@ class RandFluidAnomaly(RandomizableTransform):
         self.traced_probability = traced_probability
         self.percentile = percentile
         self.cell_size = cell_size
+        self.seed_cell_size = (cell_size, cell_size) if seed_cell_size is None else seed_cell_size
         self.velocity_scale = velocity_scale
         self.diffusivity_scale = diffusivity_scale
         self.time_step = time_step
@@ -156,6 +160,7 @@ class RandFluidAnomaly(RandomizableTransform):
         self.cfl = cfl
         self._mask: str | None = None
         self._percentile = percentile[0]
+        self._seed_cell = cell_size
         self._times = 1
         self._field_seed = 0
 
@@ -164,6 +169,7 @@ class RandFluidAnomaly(RandomizableTransform):
         use_traced = self.R.uniform() < self.traced_probability and len(self.traced_masks) > 0
         self._mask = self.traced_masks[self.R.randint(len(self.traced_masks))] if use_traced else None
         self._percentile = self.R.uniform(*self.percentile)
+        self._seed_cell = float(np.exp(self.R.uniform(*np.log(self.seed_cell_size))))
         self._times = self.R.randint(self.num_times[0], self.num_times[1] + 1)
         self._field_seed = self.R.randint(2**31 - 1)
 
@@ -189,7 +195,7 @@ class RandFluidAnomaly(RandomizableTransform):
         domain = convert_to_tensor(inside, track_meta=False)[0] > 0
         fields = np.random.RandomState(self._field_seed)
         seed = (
-            perlin_seed(fields, domain, self.cell_size, self._percentile)
+            perlin_seed(fields, domain, self._seed_cell, self._percentile)
             if self._mask is None
             else traced_seed(self._mask, inside, displacement)
         )

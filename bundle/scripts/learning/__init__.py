@@ -1,5 +1,6 @@
 """What training needs beyond MONAI and Ignite: losses, numbered draws, mixed precision on CPU, exact checkpoints."""
 
+from .attention import LesionAttention, LesionAttentiond
 from .batch import PrepareSample
 from .checkpoint import BestWeights, TrainingCheckpoint, load_weights
 from .draws import DrawDataset, DrawSampler, Stream
@@ -12,6 +13,8 @@ __all__ = [
     "ContrastLoss",
     "DrawDataset",
     "DrawSampler",
+    "LesionAttention",
+    "LesionAttentiond",
     "LossProgressBar",
     "MixedPrecisionInferer",
     "PrepareSample",

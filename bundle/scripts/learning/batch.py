@@ -9,7 +9,7 @@ from monai.utils import convert_to_tensor
 
 __all__ = ["PrepareSample"]
 
-TARGET_KEYS = ("healthy", "anomaly", "mirrored_anomaly", "image", "mirrored", "brain", "diseased")
+TARGET_KEYS = ("healthy", "intact", "anomaly", "attention", "mirrored_anomaly", "image", "mirrored", "brain", "diseased")
 
 
 class PrepareSample:

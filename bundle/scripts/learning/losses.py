@@ -13,8 +13,9 @@ __all__ = ["ContrastLoss", "ReconstructionLoss", "UNALoss"]
 class ReconstructionLoss(nn.Module):
     """Weighted L1 of intensities and of their gradients (Eq. 7), averaged over all voxels of the batch.
 
-    The weight k is ``1 + lambda_p P`` where the healthy truth is known everywhere (d = 0), and ``1 - P`` for a real scan
-    with disease (d = 1), whose lesions have no truth. A finite difference between two voxels takes the smaller of
+    The weight k is ``1 + lambda_p P A`` where the healthy truth is known everywhere (d = 0), and ``1 - P`` for a real scan
+    with disease (d = 1), whose lesions have no truth. A, 1 in the paper, lets a small lesion count more in each of its voxels, see
+    `LesionAttention`. A finite difference between two voxels takes the smaller of
     their weights, so that a lesion voxel of a diseased scan is supervised through no neighbour either.
 
     Args:
@@ -28,7 +29,12 @@ class ReconstructionLoss(nn.Module):
         self.lambda_p = lambda_p
 
     def forward(
-        self, pred: torch.Tensor, healthy: torch.Tensor, anomaly: torch.Tensor, diseased: torch.Tensor
+        self,
+        pred: torch.Tensor,
+        healthy: torch.Tensor,
+        anomaly: torch.Tensor,
+        diseased: torch.Tensor,
+        attention: torch.Tensor | float = 1.0,
     ) -> torch.Tensor:
         """
         Args:
@@ -36,9 +42,10 @@ class ReconstructionLoss(nn.Module):
             healthy: its target, same shape.
             anomaly: lesion probability P in [0, 1], same shape.
             diseased: ``(B,)`` d, 1 for real scans with disease.
+            attention: A, not negative, same shape.
         """
         d = diseased.to(anomaly.dtype).view(-1, 1, 1, 1, 1)
-        k = 1.0 + (self.lambda_p * (1.0 - d) - d) * anomaly
+        k = 1.0 + (self.lambda_p * (1.0 - d) * attention - d) * anomaly
         error = pred - healthy
         loss = (k * error.abs()).mean()
         for axis in (2, 3, 4):
@@ -101,32 +108,45 @@ class ContrastLoss(nn.Module):
 
 
 class UNALoss(nn.Module):
-    """L = L_recon + lambda_contrast L_contrast (Eq. 9).
+    """L = L_recon + lambda_contrast L_contrast (Eq. 9) of the healthy T1w, and lambda_intact L_recon of the intact scan.
+
+    The second term is not in the paper. Outside of the lesion its truth is the scan itself, whatever the contrast: every scan
+    supervises it, a diseased one too.
 
     Args:
         reconstruction: Eq. 7.
         contrast: Eq. 8.
-        lambda_contrast: its weight [paper: 2]; 0 leaves it out.
+        lambda_contrast: weight of Eq. 8 [paper: 2]; 0 leaves it out.
+        lambda_intact: weight of the intact scan [paper: 0]; 0 leaves it out.
     """
 
     def __init__(
-        self, reconstruction: ReconstructionLoss, contrast: ContrastLoss, lambda_contrast: float = 2.0
+        self,
+        reconstruction: ReconstructionLoss,
+        contrast: ContrastLoss,
+        lambda_contrast: float = 2.0,
+        lambda_intact: float = 1.0,
     ) -> None:
         super().__init__()
         self.reconstruction = reconstruction
         self.contrast = contrast
         self.lambda_contrast = lambda_contrast
+        self.lambda_intact = lambda_intact
 
     def forward(self, pred: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """
         Args:
-            pred: ``(B, 1, X, Y, Z)`` reconstruction.
-            target: items ``healthy``, ``anomaly``, ``mirrored_anomaly``, ``image``, ``mirrored`` of the same shape, and
-                ``diseased`` ``(B,)``.
+            pred: ``(B, 2, X, Y, Z)`` healthy T1w and intact scan.
+            target: items ``healthy``, ``intact``, ``anomaly``, ``attention``, ``mirrored_anomaly``, ``image``, ``mirrored``, each
+                ``(B, 1, X, Y, Z)``, and ``diseased`` ``(B,)``.
         """
-        loss = self.reconstruction(pred, target["healthy"], target["anomaly"], target["diseased"])
+        healthy, intact = pred[:, :1], pred[:, 1:2]
+        weighing = (target["anomaly"], target["diseased"], target["attention"])
+        loss = self.reconstruction(healthy, target["healthy"], *weighing)
         if self.lambda_contrast:
             loss = loss + self.lambda_contrast * self.contrast(
-                pred, target["image"], target["mirrored"], target["anomaly"], target["mirrored_anomaly"]
+                healthy, target["image"], target["mirrored"], target["anomaly"], target["mirrored_anomaly"]
             )
+        if self.lambda_intact:
+            loss = loss + self.lambda_intact * self.reconstruction(intact, target["intact"], *weighing)
         return loss

@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
+from deepbet import BrainExtraction as Deepbet
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
@@ -24,12 +27,16 @@ from monai.transforms import (
 from scipy.ndimage import distance_transform_edt
 
 from ..errors import InputError
-from ..volumes import read_volume
+from ..volumes import read_volume, voxel_ml
 from .template import place_template
 
 __all__ = ["BrainExtraction", "BrainExtractiond"]
 
 SMALLEST_BRAIN = 200.0  # ml
+PLAUSIBLE_BRAIN = (500.0, 2500.0)  # ml: with less or more, another method is tried
+USUAL_BRAIN = (900.0, 2000.0)  # ml, of adults with the CSF around; less or more is worth a look
+CUT_BRAIN = 2.0  # ml of brain in the outermost layer of voxels: more than the end of the brain stem
+MARGIN = 4.0  # mm beyond the brain that was found, in which the signal of an extracted scan is kept
 SURFACE, THREAD = 10.0, 3.0  # mm: depth of what may be taken off, radius of what holds
 CLEFT = 10.0  # mm: what an extracted scan lacks between parts of the brain twice this near is brain, as dark as air
 BONE = 0.1  # of the median inside: darker is compact bone or air in any contrast
@@ -45,30 +52,44 @@ TOOLS = {
 }
 
 
+@lru_cache(maxsize=1)
+def _deepbet() -> Deepbet:
+    return Deepbet(no_gpu=True)
+
+
 class BrainExtraction(Transform):
     """Mark the brain, CSF around it included, in a head scan of any contrast.
 
-    The template's brain is placed in the scan (`place_template`); near its surface, what is brighter than anything inside
-    (fat, marrow, vessels) or as dark as bone is taken off, and so is what lies beyond it or hangs on by a thread.
+    Methods:
+        deepbet: a network that comes with its weights (L. Fisch et al., Computers in Biology and Medicine 2024). It was trained on
+            T1w; it holds on T2w and FLAIR too, not on CT.
+        template: the ICBM template's brain is placed in the scan (`place_template`); near its surface, what is brighter than
+            anything inside (fat, marrow, vessels) or as dark as bone is taken off, and so is what lies beyond it or hangs on by a
+            thread.
+        auto: deepbet, and the template where its answer cannot be a brain.
+        hd-bet, synthstrip: commands that need an installation.
 
     A scan that is brain-extracted already is recognized, for its background is empty, and almost no signal lies outside the brain
-    that was placed: its signal is the brain, and so are clefts in it, which a lesion as dark as air leaves at the surface.
+    that was found: its signal is the brain, and so are clefts in it, which a lesion as dark as air leaves at the surface. What an
+    earlier extraction left further out, as eyes and skull base, is trimmed.
 
     Args:
-        method: "template" (needs nothing), "hd-bet" or "synthstrip" (need an installation).
+        method: see above.
         stripped_share: largest share of the signal outside the brain of a scan that counts as extracted.
         least_information: mutual information with the template, below which a scan does not show a head.
 
     Returns (of a call):
-        mask, float32 0/1, on the grid of the scan, which must be axis-aligned RAS with background 0.
+        mask, float32 0/1, on the grid of the scan, which must be axis-aligned RAS with background 0. Its meta data tell
+        ``brain_method``, the method that was used, ``trimmed_ml``, and ``brain_warnings``, what a reader should look at.
 
     Raises:
         InputError: when no brain is found, or the tool asked for is not installed or fails.
     """
 
-    def __init__(self, method: str = "template", stripped_share: float = 0.2, least_information: float = 0.1) -> None:
-        if method != "template" and method not in TOOLS:
-            raise InputError(f"brain extraction '{method}' is not known; use template, {' or '.join(TOOLS)}")
+    def __init__(self, method: str = "auto", stripped_share: float = 0.2, least_information: float = 0.1) -> None:
+        known = ("auto", "deepbet", "template", *TOOLS)
+        if method not in known:
+            raise InputError(f"brain extraction '{method}' is not known; use one of {', '.join(known)}")
         self.method = method
         self.stripped_share = stripped_share
         self.least_information = least_information
@@ -76,8 +97,53 @@ class BrainExtraction(Transform):
 
     def __call__(self, img: MetaTensor) -> MetaTensor:
         name = img.meta.get("filename_or_obj", "the scan")
-        if self.method != "template":
-            return self._by_tool(img, name)
+        if self.method in TOOLS:
+            return self._described(self._by_tool(img, name), self.method, 0.0)
+        used = "template" if self.method == "template" else "deepbet"
+        inside = self._by_template(img, name) if used == "template" else self._by_deepbet(img, name)
+        if inside is None:
+            used, inside = "template", self._by_template(img, name)
+        values = img.as_tensor()
+        bright = torch.quantile(values[inside][:: max(1, int(inside.sum()) // 100_000)], 0.999)
+        signal = values > 0.02 * bright
+        empty = float((values <= 0).float().mean()) > 0.3
+        sizes = np.linalg.norm(np.asarray(img.affine)[:3, :3], axis=0)
+        trimmed_ml = 0.0
+        if empty and float((signal & ~inside).sum()) < self.stripped_share * float(signal.sum()):
+            mask = self._closed(self.largest(signal.float()) > 0, sizes)
+            near = self._near(inside, sizes)
+            trimmed_ml = float((mask & signal & ~near).sum()) * voxel_ml(img)
+            mask = mask & near
+        elif used == "template":
+            mask = self._cleaned(inside, values, sizes)
+        else:
+            mask = inside
+        mask = self.fill(self.largest(mask.float())).float()
+        volume_ml = float(mask.sum()) * voxel_ml(img)
+        if volume_ml < SMALLEST_BRAIN:
+            raise InputError(
+                f"only {volume_ml:.0f} ml of brain found in {name}; is it a head scan, and does it show the brain?"
+            )
+        return self._described(MetaTensor(mask.as_tensor(), meta=dict(img.meta)), used, trimmed_ml)
+
+    @staticmethod
+    def _described(mask: MetaTensor, used: str, trimmed_ml: float) -> MetaTensor:
+        volume_ml = float(mask.sum()) * voxel_ml(mask)
+        warnings = []
+        if not USUAL_BRAIN[0] <= volume_ml <= USUAL_BRAIN[1]:
+            warnings.append(
+                f"the brain mask has {volume_ml:.0f} ml, adult brains with their CSF {USUAL_BRAIN[0]:g} to {USUAL_BRAIN[1]:g} ml"
+            )
+        inside = mask[0] > 0
+        faces = [float(inside.select(axis, end).sum()) * voxel_ml(mask) for axis in range(3) for end in (0, -1)]
+        if max(faces) > CUT_BRAIN:
+            warnings.append("the brain reaches the border of the scan: a part of it is not in view")
+        if trimmed_ml > 1.0:
+            warnings.append(f"{trimmed_ml:.0f} ml outside of the brain, left by an earlier extraction, were trimmed")
+        mask.meta.update(brain_method=used, trimmed_ml=round(trimmed_ml, 1), brain_warnings=warnings)
+        return mask
+
+    def _by_template(self, img: MetaTensor, name) -> torch.Tensor:
         placed, information = place_template(img)
         inside = (ResampleToMatch(mode="bilinear", padding_mode="zeros")(placed, img_dst=img) > 0.5).as_tensor()
         if information < self.least_information or not inside.any():
@@ -85,22 +151,29 @@ class BrainExtraction(Transform):
                 f"no brain found in {name} (agreement with the template {information:.2f}, needed "
                 f"{self.least_information}); is it a head scan, and is its orientation right?"
             )
-        values = img.as_tensor()
-        bright = torch.quantile(values[inside][:: max(1, int(inside.sum()) // 100_000)], 0.999)
-        signal = values > 0.02 * bright
-        empty = float((values <= 0).float().mean()) > 0.3
-        sizes = np.linalg.norm(np.asarray(img.affine)[:3, :3], axis=0)
-        if empty and float((signal & ~inside).sum()) < self.stripped_share * float(signal.sum()):
-            mask = self._closed(self.largest(signal.float()) > 0, sizes)
-        else:
-            mask = self._cleaned(inside, values, sizes)
-        mask = self.fill(self.largest(mask.float())).float()
-        volume_ml = float(mask.sum()) * abs(np.linalg.det(np.asarray(img.affine)[:3, :3])) / 1e3
-        if volume_ml < SMALLEST_BRAIN:
-            raise InputError(
-                f"only {volume_ml:.0f} ml of brain found in {name}; is it a head scan, and does it show the brain?"
-            )
-        return MetaTensor(mask.as_tensor(), meta=dict(img.meta))
+        return inside
+
+    def _by_deepbet(self, img: MetaTensor, name) -> torch.Tensor | None:
+        """The brain, or None where the answer cannot be one and another method may be tried."""
+        scan = nib.Nifti1Image(np.asarray(img[0], dtype=np.float32), np.asarray(img.affine, dtype=np.float64))
+        try:
+            _, mask, volume_ml = _deepbet().run(scan)
+        except (AssertionError, ValueError) as error:  # it found no foreground at all
+            if self.method == "auto":
+                return None
+            raise InputError(f"deepbet found no brain in {name}; try the method template") from error
+        if self.method == "auto" and not PLAUSIBLE_BRAIN[0] <= volume_ml <= PLAUSIBLE_BRAIN[1]:
+            return None
+        return torch.from_numpy(np.asarray(mask.dataobj) > 0)[None]
+
+    @staticmethod
+    def _near(inside: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
+        """The brain that was found, with what lies in its clefts, and a margin: a lesion at the surface must not be trimmed."""
+        margin = [(int(n), int(n)) for n in np.ceil(CLEFT / sizes) + 1]
+        outside = ~np.pad(inside[0].numpy(), margin)
+        far = distance_transform_edt(distance_transform_edt(outside, sampling=sizes) <= CLEFT, sampling=sizes)
+        near = (far > CLEFT - MARGIN) | ~outside
+        return torch.from_numpy(near[tuple(slice(low, -high) for low, high in margin)])[None]
 
     @staticmethod
     def _closed(signal: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
@@ -146,20 +219,33 @@ class BrainExtraction(Transform):
 
 
 class BrainExtractiond(MapTransform):
-    """Dictionary form of `BrainExtraction`: adds the mask, unless the data has one.
+    """Dictionary form of `BrainExtraction`: adds the mask, unless the data has one. A CT is given to the template, which no
+    network here was trained on.
 
     Args:
         keys: one key, the scan.
         mask_key: where the mask goes.
-        extraction: arguments of `BrainExtraction`.
+        method: see `BrainExtraction`.
+        modality_key: modality of the scan.
+        extraction: further arguments of `BrainExtraction`.
     """
 
-    def __init__(self, keys: KeysCollection, mask_key: str = "brain", **extraction) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        mask_key: str = "brain",
+        method: str = "auto",
+        modality_key: str = "modality",
+        **extraction,
+    ) -> None:
         super().__init__(keys)
         self.mask_key = mask_key
-        self.extract = BrainExtraction(**extraction)
+        self.modality_key = modality_key
+        self.extract = BrainExtraction(method, **extraction)
+        self.extract_ct = BrainExtraction("template", **extraction) if method in ("auto", "deepbet") else self.extract
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         if self.mask_key in data:
             return dict(data)
-        return {**data, self.mask_key: self.extract(data[self.keys[0]])}
+        extract = self.extract_ct if data.get(self.modality_key) == "ct" else self.extract
+        return {**data, self.mask_key: extract(data[self.keys[0]])}

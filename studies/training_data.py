@@ -1,7 +1,7 @@
-"""The data behind the shipped weights, from the shared data: ``PYTHONPATH=bundle python -m benchmarks.training_data runs/weights``.
+"""The data behind the shipped weights, from the shared data: ``PYTHONPATH=bundle python -m studies.training_data runs/weights``.
 
-Held out for validation: a label map of each kind, Colin27, every tenth lesion mask. Nothing that `benchmarks.real_scans` judges
-by is in it, but for Colin27, which only validates. Origins: the README of ``../shared/data``, and ``bundle/docs/data_license.txt``.
+Held out for validation: a label map of each kind, Colin27, every tenth lesion mask. Of the 54 healthy T1w only those that train
+by ``healthy_split.json`` are in it. Nothing that `studies.real_scans` judges by is in it, but for Colin27, which only validates. Origins: the README of ``../shared/data``, and ``bundle/docs/data_license.txt``.
 """
 
 import json
@@ -13,7 +13,7 @@ from scripts.config import from_config
 from scripts.data import load_datalist, write_sample_subject
 from scripts.preprocessing.jobs import write_whole
 
-from .fluid import SHARED
+from . import SHARED
 
 SCANS = {  # of healthy people, with a label map of the same person where there is one
     "bert": {"T1w.mgz": "paired_t1_labels/bert_brain.mgz", "aseg.mgz": "paired_t1_labels/bert_aseg.mgz"},
@@ -21,6 +21,7 @@ SCANS = {  # of healthy people, with a label map of the same person where there 
     "studyforrest": {"T1w.nii.gz": "templates/healthy_t1_head_studyforrest.nii.gz"},
     "colin27": {"T1w.nii.gz": "templates/colin27_t1_1mm.nii.gz"},
 }
+HEALTHY = json.loads((Path(__file__).parent / "healthy_split.json").read_text())
 HELD_OUT = ("training_seg_16", "brain4_labels", "sub-colin27")
 EVERY = 10  # of the masks, one is held out
 
@@ -31,6 +32,9 @@ def write_training_data(folder: Path, workers: int) -> None:
         (folder / "raw" / subject).mkdir(parents=True, exist_ok=True)
         for name, source in files.items():
             shutil.copyfile(SHARED / source, folder / "raw" / subject / f"{subject}_{name}")
+    for subject in HEALTHY["training"]:
+        (folder / "raw" / subject).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz", folder / "raw" / subject / f"{subject}_T1w.nii.gz")
     prepared = folder / "prepared"
     from_config(
         "preprocess.yaml", "cohort", {"input": str(folder / "raw"), "output_dir": str(prepared), "workers": workers}

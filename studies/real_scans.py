@@ -1,4 +1,4 @@
-"""The datalist of real scans that weights are judged on: ``PYTHONPATH=bundle python -m benchmarks.real_scans runs/real_scans``.
+"""The datalist of real scans that weights are judged on: ``PYTHONPATH=bundle python -m studies.real_scans runs/real_scans``.
 
 None of them is trained on. See ``bundle/docs/README.md`` for what the weights reach, and the README of ``../shared/data`` for
 the origin of each scan.
@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from scripts.volumes import volume_stem
 
-from .fluid import SHARED
+from . import SHARED
 
 
 def to_hounsfield(units: np.ndarray) -> np.ndarray:

@@ -1,0 +1,5 @@
+"""Networks that MONAI does not have."""
+
+from .blending import BlendingUNet
+
+__all__ = ["BlendingUNet"]
