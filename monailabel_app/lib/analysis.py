@@ -96,7 +96,7 @@ class Analyst:
             modality: t1, t2, flair or ct; None to guess.
 
         Returns:
-            ``pred`` (healthy T1w), the scores, ``scan``, ``mirrored``, ``brain``, ``disagreement`` and ``modality``; and
+            ``pred_healthy`` (T1w), ``pred_intact`` (the scan without its anomaly), the scores, ``scan``, ``mirrored``, ``brain``, ``disagreement`` and ``modality``; and
             ``original``, the scan as read.
 
         Raises:
@@ -124,9 +124,15 @@ class Analyst:
                 for pair in (both, both.flip(0))
             )
         data = self["maps"]({**data, "pred": pred})
-        seen_from_there = Mirror()(of_mirrored, data["mirror_transform"])
-        data["disagreement"] = (data["pred"] - seen_from_there).abs() * data["brain"]
+        seen_from_there = Mirror()(MetaTensor(of_mirrored[:1], meta=dict(of_mirrored.meta)), data["mirror_transform"])
+        data["disagreement"] = (data["pred_healthy"] - seen_from_there).abs() * data["brain"]
         return data
+
+    def found_ml(self, image: Path, modality: str | None, weights: Path) -> float:
+        """Volume of the lesions that other weights than those in use find in a scan, ml."""
+        network = load_weights(self["network_def"].to(self["device"]), weights).eval()
+        lesion = self.lesion(self._analysed(image, modality, network), self["scores"][0])
+        return float(lesion.sum()) * voxel_ml(lesion)
 
     def on_scan(self, analysis: Mapping[str, Any], key: str) -> MetaTensor:
         """A map of an analysis on the grid of the scan."""
@@ -134,28 +140,29 @@ class Analyst:
 
     def healthy(self, analysis: Mapping[str, Any]) -> MetaTensor:
         """The healthy T1w on the grid of the scan; for a T1w also on its intensities, so that both look alike in one window."""
-        pred, brain = (self.on_scan(analysis, key).clamp(min=0.0) for key in ("pred", "brain"))
+        pred, brain = (self.on_scan(analysis, key).clamp(min=0.0) for key in ("pred_healthy", "brain"))
         return to_scale_of(pred, analysis["original"], brain) if analysis["modality"] == "t1" else pred
 
-    def lesion(self, score: MetaTensor, **settings: float) -> MetaTensor:
-        """The mask of a score on the grid of the scan.
+    def lesion(self, analysis: Mapping[str, Any], key: str, **settings: float) -> MetaTensor:
+        """The mask of a score on the grid of the scan, cut as ``run inferring`` cuts it.
 
         Args:
-            score: see `on_scan`.
+            analysis: of the scan.
+            key: of the score.
             settings: of `LesionMask`, where they differ from the configs.
         """
-        return LesionMask(**{**self.settings(), **settings})(score)
+        return LesionMask(**{**self.settings(), **settings})(analysis[key], analysis["original"])
 
     def settings(self) -> dict[str, float]:
-        """Threshold and post-processing of the configs."""
-        return {key: self[key] for key in ("threshold", "min_volume_ml", "median_radius")}
+        """Threshold and smallest lesion of the configs."""
+        return {key: self[key] for key in ("threshold", "min_volume_ml")}
 
     def figures(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
         """Numbers by which scans are ranked: volume found, mean score, and how little the two passes agree."""
         brain = analysis["brain"] > 0
-        score = self.on_scan(analysis, self["scores"][0])
+        lesion = self.lesion(analysis, self["scores"][0])
         return {
-            "lesion_ml": float(self.lesion(score).sum()) * voxel_ml(score),
+            "lesion_ml": float(lesion.sum()) * voxel_ml(lesion),
             "mean_score": float(torch.as_tensor(analysis[self["scores"][0]])[brain].mean()),
             "uncertainty": float(torch.as_tensor(analysis["disagreement"])[brain].mean()),
             "modality": analysis["modality"],

@@ -1,4 +1,5 @@
-"""From readers' corrections to new weights: prepared, trained on, judged, and published only if they are not worse."""
+"""From readers' corrections to new weights: prepared, trained on, judged, and published only if they are not worse and leave
+healthy brains alone."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ __all__ = ["Learn"]
 logger = logging.getLogger(__name__)
 
 LESION = 1  # value of lesion voxels in a submitted label, as in the masks that the models return
+HEALTHY_ML = 5.0  # that weights may find in a held-out healthy T1w, as bundle/configs/gate.yaml asks
 HELD_OUT = ("PSNR_F_region", "PSNR_D_region")  # dB in the brain, and in the lesions, of simulated held-out cases
 
 
@@ -89,8 +91,11 @@ class Learn(TrainTask):
         after = self._held_out(plan, self.run_dir / "model.pt")
         record = {"corrections": plan["corrections"], "before": before, "after": after, "settings": plan["settings"]}
         worse = [key for key in HELD_OUT if after[key] < before[key] - float(request["tolerance"])]
-        if worse:
-            record["refused"] = f"worse on held-out cases: {', '.join(worse)}"
+        reasons = [f"worse on held-out cases: {', '.join(worse)}"] if worse else []
+        if after["healthy_ml"] > HEALTHY_ML:
+            reasons.append(f"{after['healthy_ml']:.1f} ml found in a healthy brain, at most {HEALTHY_ML:g} are allowed")
+        if reasons:
+            record["refused"] = "; ".join(reasons)
             (store.folder / "refused.json").write_text(json.dumps(record, indent=1))
         else:
             record["version"] = store.publish(self.run_dir / "model.pt", record)
@@ -203,7 +208,17 @@ class Learn(TrainTask):
         parser = self._parser(plan, initial_weights=str(weights), output_dir=str(self.run_dir / "held_out"))
         evaluator = parser.get_parsed_content("validate::evaluator")
         evaluator.run()
-        return {key: float(evaluator.state.metrics[key]) for key in HELD_OUT}
+        errors = {key: float(evaluator.state.metrics[key]) for key in HELD_OUT}
+        return {**errors, "healthy_ml": self._healthy_ml(weights)}
+
+    def _healthy_ml(self, weights: Path) -> float:
+        """The most that weights find in a held-out healthy T1w, ml; 0 where the datalist has none."""
+        scans = [
+            entry["t1"]
+            for entry in load_datalist(self.run_dir / "datalist.json", "validation")
+            if "t1" in entry and "lesion" not in entry
+        ]
+        return max((self.analyst.found_ml(Path(scan), "t1", weights) for scan in scans), default=0.0)
 
 
 def _to_template(brain: MetaTensor) -> np.ndarray:

@@ -137,14 +137,14 @@ class Anomaly(_Task):
         super().__init__(analyst, {"lesion": 1}, {"score": analyst["scores"], **settings})
 
     def mask(self, analysis: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[MetaTensor, MetaTensor]:
-        score = self.analyst.on_scan(analysis, _choice(request, "score", self.analyst["scores"]))
+        key = _choice(request, "score", self.analyst["scores"])
         lesion = self.analyst.lesion(
-            score,
-            threshold=_number(request, "threshold", 0.0, 1.0),
+            analysis,
+            key,
+            threshold=_number(request, "threshold", 0.0, 1000.0),
             min_volume_ml=_number(request, "min_volume_ml", 0.0, 1000.0),
-            median_radius=int(_number(request, "median_radius", 0, 5)),
         )
-        return lesion, score
+        return lesion, self.analyst.on_scan(analysis, key)
 
     def result(self, analysis: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[MetaTensor, dict[str, Any]]:
         lesion, score = self.mask(analysis, request)

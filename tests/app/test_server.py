@@ -47,7 +47,7 @@ def test_settings_change_the_mask_and_bad_ones_are_named(server):
     assert volume(threshold=0.2, min_volume_ml=0.0) >= volume(threshold=0.2, min_volume_ml=5.0)
     for settings, said in (
         ({"threshold": "much"}, "must be a number"),
-        ({"threshold": 7}, "between 0 and 1"),
+        ({"threshold": 7000}, "between 0 and 1000"),
         ({"score": "wishful"}, "must be one of"),
         ({"modality": "pet"}, "must be one of"),
         ({"result_extension": ".exe"}, "result_extension"),

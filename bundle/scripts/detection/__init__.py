@@ -2,10 +2,11 @@
 
 from .baselines import BASELINES, BaselineScoresd, equalized_intensity
 from .contrast import MatchContrast, MatchContrastd, to_scale_of
+from .filling import FillLesion, FillLesiond
 from .metrics import COLUMNS, LESION_THRESHOLD, RegionErrors, detection_quality, psnr_in_lesion, region_errors
-from .score import AnomalyScored, LesionMask, LesionMaskd, anomaly_score
+from .score import AnomalyScored, Calibration, LesionMask, LesionMaskd, SmoothScore, SmoothScored, difference
 from .table import ErrorTable
-from .usual_error import usual_error
+from .usual_error import UsualError
 
 __all__ = [
     "BASELINES",
@@ -13,17 +14,22 @@ __all__ = [
     "LESION_THRESHOLD",
     "AnomalyScored",
     "BaselineScoresd",
+    "Calibration",
     "ErrorTable",
+    "FillLesion",
+    "FillLesiond",
     "LesionMask",
     "LesionMaskd",
     "MatchContrast",
     "MatchContrastd",
     "RegionErrors",
-    "anomaly_score",
+    "SmoothScore",
+    "SmoothScored",
+    "UsualError",
     "detection_quality",
+    "difference",
     "equalized_intensity",
     "psnr_in_lesion",
     "region_errors",
     "to_scale_of",
-    "usual_error",
 ]

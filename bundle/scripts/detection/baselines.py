@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import HistogramNormalize, MapTransform
 from monai.utils import convert_to_dst_type
 
-from .score import anomaly_score
+from .score import difference
 
 __all__ = ["BASELINES", "BaselineScoresd", "equalized_intensity"]
 
@@ -51,5 +51,5 @@ class BaselineScoresd(MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         scan, brain = data[self.keys[0]], data[self.brain_key]
         bright = equalized_intensity(scan, brain)
-        scores = (bright, (1.0 - bright) * (brain > 0), anomaly_score(scan, data[self.mirrored_key], brain))
+        scores = (bright, (1.0 - bright) * (brain > 0), difference(scan, data[self.mirrored_key], brain))
         return {**data, **dict(zip(BASELINES, scores))}

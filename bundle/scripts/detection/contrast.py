@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
-from sklearn.linear_model import Ridge
-from sklearn.preprocessing import SplineTransformer
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from sklearn.isotonic import IsotonicRegression
+
+from ..symmetry import Mirror
 
 __all__ = ["MatchContrast", "MatchContrastd", "to_scale_of"]
 
@@ -29,32 +32,56 @@ def to_scale_of(image: torch.Tensor, reference: torch.Tensor, where: torch.Tenso
 
 
 class MatchContrast(Transform):
-    """Predict the healthy scan from the healthy T1w: one smooth curve from T1w to scan intensity, whose gain and offset drift
-    slowly through the head as a bias field does.
+    """Predict the healthy scan from the healthy T1w, as physics has it: ``scan = gain(x) curve(healthy T1w)``.
 
-    The curve is fitted to the scan itself. What is diseased must not bend it: the fit is repeated, and each time a voxel counts
-    less the further the scan lies from its prediction (Tukey's biweight), not at all beyond 4.7 robust standard deviations.
+    The curve says what the sequence makes of a tissue; the gain is that of the coils, smooth and bounded. Both are fitted to the scan
+    itself in turns. A lesion must bend neither:
+
+    - a voxel counts less the further the scan lies from its prediction (Tukey's biweight), not at all beyond 4.7 robust standard
+      deviations;
+    - the gain is a factor between ``1 / largest_gain`` and ``largest_gain`` and cannot turn tissue into fluid;
+    - where the mirror transform is known, a voxel that disagrees with its partner on the other side more sharply than a gain could,
+      does not speak for the gain: the healthy side does.
 
     Args:
-        knots: of the cubic spline in T1w intensity.
-        iterations: of the robust fit.
-        samples: voxels that the fit looks at.
+        monotone: whether the curve rises with the T1w, as that of another T1w sequence does.
+        sigma: smoothness of the gain, mm.
+        largest_gain: bound of the gain.
+        iterations: turns.
+        bins: of T1w intensity, in which the curve is found.
 
     References:
         P. J. Rousseeuw, A. M. Leroy, Robust Regression and Outlier Detection, 1987 (biweight, median absolute deviation).
     """
 
-    def __init__(self, knots: int = 6, iterations: int = 10, samples: int = 40_000) -> None:
-        self.knots = knots
+    def __init__(
+        self,
+        monotone: bool = False,
+        sigma: float = 30.0,
+        largest_gain: float = 1.65,
+        iterations: int = 6,
+        bins: int = 64,
+    ) -> None:
+        self.monotone = monotone
+        self.sigma = sigma
+        self.log_bound = float(np.log(largest_gain))
         self.iterations = iterations
-        self.samples = samples
+        self.bins = bins
+        self.mirror = Mirror()
 
-    def __call__(self, healthy: torch.Tensor, image: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self,
+        healthy: torch.Tensor,
+        image: torch.Tensor,
+        brain: torch.Tensor,
+        mirror_transform: np.ndarray | None = None,
+    ) -> torch.Tensor:
         """
         Args:
             healthy: ``(1, X, Y, Z)`` healthy T1w.
-            image: the scan, any contrast, same shape.
+            image: the scan, any contrast, same shape; a MetaTensor whose affine gives the voxel size (else 1 mm).
             brain: mask of the same shape.
+            mirror_transform: 4x4 on RAS mm, from a point to its contralateral partner; None where it is not known.
 
         Returns:
             the scan as it would be without disease; 0 outside the brain.
@@ -63,69 +90,96 @@ class MatchContrast(Transform):
             convert_to_tensor(v, track_meta=False).cpu().numpy()[0].astype(np.float64) for v in (healthy, image, brain)
         )
         inside = mask > 0
-        expected = np.zeros_like(scan)
-        if inside.any():
-            position = 2.0 * np.argwhere(inside) / (np.array(scan.shape) - 1) - 1.0
-            expected[inside] = self._fitted(t1[inside], scan[inside], position)
-        return convert_to_dst_type(expected[None], healthy, dtype=torch.float32)[0].clamp(min=0.0)
-
-    def _fitted(self, t1: np.ndarray, scan: np.ndarray, position: np.ndarray) -> np.ndarray:
-        chosen = np.random.RandomState(0).permutation(len(t1))[: self.samples]
-        spread = np.unique(np.quantile(t1[chosen], np.linspace(0.005, 0.995, self.knots)))
-        if len(spread) < 2:
-            return np.full_like(scan, np.median(scan))
-        spline = SplineTransformer(degree=min(3, len(spread) - 1), knots=spread[:, None], extrapolation="constant")
-        spline.fit(t1[chosen, None])
-
-        def features(of: np.ndarray) -> np.ndarray:
-            curve, where = spline.transform(t1[of, None]), position[of]
-            return np.hstack([curve, t1[of, None] * where, where, where**2])
-
-        inputs, targets = features(chosen), scan[chosen]
-        weights = np.ones(len(chosen))
+        if not inside.any():
+            return convert_to_dst_type(np.zeros_like(scan)[None], healthy, dtype=torch.float32)[0]
+        affine = np.asarray(image.affine) if isinstance(image, MetaTensor) else np.eye(4)
+        sigma = self.sigma / np.linalg.norm(affine[:3, :3], axis=0)
+        gain, weight = np.ones_like(scan), inside.astype(np.float64)
+        floor = 0.05 * np.percentile(scan[inside], 95)
         for _ in range(self.iterations):
-            model = Ridge(alpha=1e-3).fit(inputs, targets, sample_weight=weights)
-            residual = targets - model.predict(inputs)
-            # The spread of the healthy voxels: lesions beyond the cut do not enter it from the second round on.
-            counted = weights > 0
-            width = 4.685 * 1.4826 * np.median(np.abs(residual[counted])) + 1e-6
-            weights = np.clip(1.0 - (residual / width) ** 2, 0.0, None) ** 2
-        return np.concatenate([model.predict(features(part)) for part in np.array_split(np.arange(len(t1)), 20)])
+            curve = np.where(inside, self._curve(t1[inside], (scan / gain)[inside], weight[inside])(t1), 0.0)
+            weight = np.where(inside, self._biweight(scan - gain * curve, inside), 0.0)
+            ratio = np.clip(np.log(np.maximum(scan, floor) / np.maximum(curve, floor)), -1.5, 1.5) * inside
+            speaks = weight * (curve > 2.0 * floor) * self._agrees(ratio, inside, affine, sigma, mirror_transform)
+            share = gaussian_filter(speaks, sigma)
+            log_gain = gaussian_filter(ratio * speaks, sigma) / np.maximum(share, 1e-3 * max(share.max(), 1e-9))
+            gain = np.exp(np.clip(log_gain, -self.log_bound, self.log_bound))
+        return convert_to_dst_type((gain * curve * inside)[None], healthy, dtype=torch.float32)[0].clamp(min=0.0)
+
+    def _curve(self, t1: np.ndarray, scan: np.ndarray, weight: np.ndarray):
+        """Weighted mean of the scan over T1w intensity, smoothed along it."""
+        low, high = np.quantile(t1, [0.002, 0.998])
+        edges = np.linspace(low, max(high, low + 1e-6), self.bins + 1)
+        centres = (edges[1:] + edges[:-1]) / 2
+        index = np.clip(np.searchsorted(edges, t1) - 1, 0, self.bins - 1)
+        count = np.bincount(index, weight, minlength=self.bins)
+        total = np.bincount(index, weight * scan, minlength=self.bins)
+        if self.monotone:
+            counted = count > 0
+            rising = IsotonicRegression().fit(centres[counted], total[counted] / count[counted], count[counted])
+            total = count * np.interp(centres, rising.X_thresholds_, rising.y_thresholds_)
+        smooth = gaussian_filter1d(total, 1.5, mode="nearest") / np.maximum(
+            gaussian_filter1d(count, 1.5, mode="nearest"), 1e-9
+        )
+        known = gaussian_filter1d(count, 1.5, mode="nearest") > 1e-6
+        return lambda values: np.interp(values, centres[known], smooth[known])
+
+    @staticmethod
+    def _biweight(residual: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        width = 4.685 * 1.4826 * np.median(np.abs(residual[inside])) + 1e-6
+        return np.clip(1.0 - (residual / width) ** 2, 0.0, None) ** 2
+
+    def _agrees(self, ratio, inside, affine, sigma, mirror_transform) -> np.ndarray:
+        """Weight of each voxel for the gain: 0 where it, rather than its partner, is odd in a way that is too sharp for a gain."""
+        if mirror_transform is None:
+            return np.ones_like(ratio)
+        stacked = MetaTensor(torch.from_numpy(np.stack([ratio, inside.astype(np.float64)])).float(), affine=affine)
+        partner, both = self.mirror(stacked, mirror_transform).numpy().astype(np.float64)
+        both = (both > 0.5) & inside
+        if not both.any():
+            return np.ones_like(ratio)
+        share = np.maximum(gaussian_filter(both.astype(np.float64), sigma), 1e-6)
+        asymmetry = np.where(both, ratio - partner, 0.0)
+        # A coil's asymmetry is smooth: the median over the brain of what is left tells what noise and gyri do.
+        sharp = gaussian_filter(asymmetry, sigma / 10) - gaussian_filter(asymmetry, sigma) / share
+        weight = self._biweight(np.where(both, sharp, 0.0), both)
+        middle = np.median(ratio[inside])
+        own = np.abs(gaussian_filter(ratio, sigma / 10) - middle) >= np.abs(gaussian_filter(partner, sigma / 10) - middle)
+        return np.where(both & own, weight, 1.0)
 
 
 class MatchContrastd(MapTransform):
-    """Dictionary form of `MatchContrast`. A scan of another modality is expected to look like the reconstruction itself, but for
-    its scale.
+    """Dictionary form of `MatchContrast`. The curve of a T1w is monotone.
 
     Args:
         keys: one key, the reconstruction.
-        modalities: of scans whose contrast is matched; others, T1w for one, have that of the reconstruction.
         image_key: the scan.
         brain_key: brain mask.
         modality_key: modality of the scan.
+        transform_key: mirror transform, where the data has one.
         expected_key: where the predicted healthy scan goes.
-        match: arguments of `MatchContrast`.
+        match: further arguments of `MatchContrast`.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        modalities: Sequence[str] = ("t2", "flair", "ct"),
         image_key: str = "image",
         brain_key: str = "brain",
         modality_key: str = "modality",
+        transform_key: str = "mirror_transform",
         expected_key: str = "expected",
         **match,
     ) -> None:
         super().__init__(keys)
-        self.transform = MatchContrast(**match)
-        self.modalities = tuple(modalities)
+        self.rising, self.any = MatchContrast(monotone=True, **match), MatchContrast(**match)
         self.image_key = image_key
         self.brain_key = brain_key
         self.modality_key = modality_key
+        self.transform_key = transform_key
         self.expected_key = expected_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        match = self.transform if data[self.modality_key] in self.modalities else to_scale_of
-        expected = match(data[self.keys[0]], data[self.image_key], data[self.brain_key])
-        return {**data, self.expected_key: expected}
+        match = self.rising if str(data[self.modality_key]).startswith("t1") else self.any
+        volumes = (data[key] for key in (self.keys[0], self.image_key, self.brain_key))
+        return {**data, self.expected_key: match(*volumes, data.get(self.transform_key))}

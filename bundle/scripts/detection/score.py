@@ -2,105 +2,193 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, MedianSmooth, RemoveSmallObjects, Transform
+from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform, MedianSmooth, RemoveSmallObjects, ResampleToMatch, Transform
 from monai.utils import convert_to_dst_type
 
-from .usual_error import usual_error
+from ..errors import InputError
+from .usual_error import UsualError
 
-__all__ = ["AnomalyScored", "LesionMask", "LesionMaskd", "anomaly_score"]
+__all__ = ["AnomalyScored", "Calibration", "LesionMask", "LesionMaskd", "SmoothScore", "SmoothScored", "difference"]
 
 
-def anomaly_score(
-    image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor, brighter: bool = False
-) -> torch.Tensor:
-    """|scan - healthy| inside the brain, cut to [0, 1] (paper Sec. 5.3). Meaningful where both have one contrast: the network's
-    reconstruction is T1w whatever the scan is, see `MatchContrast`.
+def difference(image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor, brighter: bool = False) -> torch.Tensor:
+    """|scan - healthy| inside the brain (paper Sec. 5.3), not negative. Meaningful where both have one contrast.
 
     Args:
         image, healthy: ``(1, X, Y, Z)``, on one scale.
         brain: mask of the same shape.
         brighter: only what is brighter than the healthy brain counts.
     """
-    difference = image - healthy
-    return ((difference if brighter else difference.abs()) * (brain > 0)).clamp(0.0, 1.0)
+    off = image - healthy
+    return (off.clamp(min=0.0) if brighter else off.abs()) * (brain > 0)
+
+
+class Calibration:
+    """What healthy people showed under given weights: the usual error of every reference at every place, and the limit of the score.
+
+    Args:
+        modalities: by modality, ``usual`` (reference to the table of a `UsualError`) and ``limit`` (the score that becomes 1).
+        about: what it rests on: the promise, the number of people, the hash of the weights.
+    """
+
+    def __init__(self, modalities: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+        self.about = dict(about)
+        self.usual = {
+            modality: {reference: UsualError(table) for reference, table in known["usual"].items()}
+            for modality, known in modalities.items()
+        }
+        self.limit = {modality: float(known["limit"]) for modality, known in modalities.items()}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read the JSON file that ``run calibrating`` writes.
+
+        Raises:
+            InputError: when it is missing or is no such file.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            return cls(content["modalities"], content["about"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is no calibration of a score; run calibrating with your weights (see bundle/configs/calibrate.yaml), or set "
+                "--calibration None and a --threshold of your own"
+            ) from error
 
 
 class AnomalyScored(MapTransform):
-    """Dictionary form of `anomaly_score`, with what is known of a modality.
+    """Score the difference of a scan from what it would be without disease, in units of what healthy people show.
+
+    Each reference gives a difference, which is divided by its usual error at the place (`UsualError`); the score is their mean, divided
+    by the limit of the calibration: healthy scans stay below 1. Without a calibration it is the mean difference itself.
 
     Args:
-        keys: one key, the healthy brain in the scan's contrast.
+        keys: the references: the healthy scan in the scan's own contrast, as the network or a match of contrasts gives it.
         image_key: the scan.
         brain_key: brain mask.
-        score_key: where the score goes.
-        healthy_key: the reconstruction, for `usual_error`.
+        healthy_key: healthy T1w, in which a place is looked up.
         modality_key: modality of the scan.
-        weighed: modalities whose score is divided by the `usual_error` at every place.
+        score_key: where the score goes, ``(1, X, Y, Z)``, not negative, 0 outside the brain.
+        calibration: a `Calibration`, or None.
         brighter: modalities in which only what is brighter than the healthy brain counts.
+
+    Raises:
+        InputError: when the calibration does not know a modality or a reference.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        image_key: str = "image",
+        image_key: str = "scan",
         brain_key: str = "brain",
-        score_key: str = "anomaly",
-        healthy_key: str = "pred",
+        healthy_key: str = "pred_healthy",
         modality_key: str = "modality",
-        weighed: Sequence[str] = (),
+        score_key: str = "anomaly",
+        calibration: Calibration | None = None,
         brighter: Sequence[str] = (),
     ) -> None:
         super().__init__(keys)
         self.image_key = image_key
         self.brain_key = brain_key
-        self.score_key = score_key
         self.healthy_key = healthy_key
         self.modality_key = modality_key
-        self.weighed = tuple(weighed)
+        self.score_key = score_key
+        self.calibration = calibration
         self.brighter = tuple(brighter)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        image, expected, brain = data[self.image_key], data[self.keys[0]], data[self.brain_key]
-        modality = data.get(self.modality_key)
-        score = anomaly_score(image, expected, brain, brighter=modality in self.brighter)
-        if modality in self.weighed:
-            score = score / usual_error(image - expected, data[self.healthy_key], brain)
-        return {**data, self.score_key: score}
+        image, brain, modality = data[self.image_key], data[self.brain_key], data.get(self.modality_key)
+        differences = [difference(image, data[key], brain, modality in self.brighter) for key in self.keys]
+        if self.calibration is not None:
+            usual = self.calibration.usual.get(modality)
+            if usual is None or any(key not in usual for key in self.keys):
+                raise InputError(
+                    f"the calibration knows the modalities {', '.join(self.calibration.usual)} with {list(next(iter(self.calibration.usual.values()), {}))}, "
+                    f"not {modality} with {list(self.keys)}; run calibrating with such scans, or name the nearest --modality"
+                )
+            limit = self.calibration.limit[modality]
+            differences = [
+                off / (limit * usual[key](data[self.healthy_key], brain)) for key, off in zip(self.keys, differences)
+            ]
+        return {**data, self.score_key: torch.stack(differences).mean(dim=0)}
 
 
-class LesionMask(Transform):
-    """Smooth a score, cut it, and drop what is too small to be a lesion.
+class SmoothScore(Transform):
+    """Median filter of a score, by a length in mm, not in voxels.
 
     Args:
-        threshold: score above which a voxel is lesion.
-        min_volume_ml: smaller connected components are dropped.
-        median_radius: radius of the median filter, voxels; 0 leaves it out.
+        radius: mm; 0 leaves the score as it is.
     """
 
-    def __init__(self, threshold: float, min_volume_ml: float, median_radius: int = 1) -> None:
-        self.threshold = threshold
-        self.min_volume_ml = min_volume_ml
-        self.smooth = MedianSmooth(median_radius) if median_radius else None
-        self.remove_small = RemoveSmallObjects(
-            min_size=1000.0 * min_volume_ml, by_measure=True, independent_channels=True
-        )
+    def __init__(self, radius: float) -> None:
+        self.radius = radius
 
     def __call__(self, score: MetaTensor) -> MetaTensor:
         """
         Args:
-            score: ``(1, X, Y, Z)`` in [0, 1].
+            score: ``(1, X, Y, Z)``.
+        """
+        voxels = [round(self.radius / size) for size in affine_to_spacing(score.affine).tolist()]
+        return MedianSmooth(voxels)(score) if any(voxels) else score
+
+
+class SmoothScored(MapTransform):
+    """Dictionary form of `SmoothScore`."""
+
+    def __init__(self, keys: KeysCollection, radius: float) -> None:
+        super().__init__(keys)
+        self.transform = SmoothScore(radius)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.transform(d[key])
+        return d
+
+
+class LesionMask(Transform):
+    """Cut a score, and drop what is too small to be a lesion.
+
+    Both happen on the grid of the score, and the score is brought to the grid of the scan before it is cut there: the volume does not
+    depend on the voxel size of the scan.
+
+    Args:
+        threshold: score above which a voxel is lesion.
+        min_volume_ml: smaller connected components are dropped.
+    """
+
+    def __init__(self, threshold: float, min_volume_ml: float) -> None:
+        self.threshold = threshold
+        self.remove_small = RemoveSmallObjects(
+            min_size=1000.0 * min_volume_ml, by_measure=True, independent_channels=True
+        )
+
+    def __call__(self, score: MetaTensor, grid: MetaTensor | None = None) -> MetaTensor:
+        """
+        Args:
+            score: ``(1, X, Y, Z)``, not negative.
+            grid: volume whose grid the mask is wanted on; None for that of the score.
 
         Returns:
-            uint8 mask of the same shape.
+            uint8 mask.
         """
-        smooth = self.smooth(score) if self.smooth else score
-        mask = convert_to_dst_type((smooth > self.threshold).to(torch.uint8), score, dtype=torch.uint8)[0]
-        return convert_to_dst_type(self.remove_small(mask), score, dtype=torch.uint8)[0]
+        above = convert_to_dst_type((score > self.threshold).to(torch.uint8), score, dtype=torch.uint8)[0]
+        kept = convert_to_dst_type(self.remove_small(above), score, dtype=torch.uint8)[0]
+        # What was dropped sinks to the threshold, so that no interpolation lifts it again.
+        cut = torch.where((above > 0) & (kept == 0), float(self.threshold), score)
+        if grid is not None:
+            cut = ResampleToMatch(mode="bilinear", padding_mode="zeros")(cut, img_dst=grid)
+        return convert_to_dst_type((cut > self.threshold).to(torch.uint8), cut, dtype=torch.uint8)[0]
 
 
 class LesionMaskd(MapTransform):
@@ -109,13 +197,18 @@ class LesionMaskd(MapTransform):
     Args:
         keys: one key, the score.
         mask_key: where the mask goes.
+        grid_key: volume whose grid the mask is wanted on; None for that of the score.
         lesion_mask: arguments of `LesionMask`.
     """
 
-    def __init__(self, keys: KeysCollection, mask_key: str = "lesion", **lesion_mask) -> None:
+    def __init__(
+        self, keys: KeysCollection, mask_key: str = "lesion", grid_key: str | None = None, **lesion_mask
+    ) -> None:
         super().__init__(keys)
         self.transform = LesionMask(**lesion_mask)
         self.mask_key = mask_key
+        self.grid_key = grid_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        return {**data, self.mask_key: self.transform(data[self.keys[0]])}
+        grid = None if self.grid_key is None else data[self.grid_key]
+        return {**data, self.mask_key: self.transform(data[self.keys[0]], grid)}

@@ -30,11 +30,29 @@ from .transport import simulate
 __all__ = ["RandFluidAnomaly", "RandFluidAnomalyd", "perlin_seed", "traced_seed"]
 
 
-def perlin_seed(state: np.random.RandomState, omega: torch.Tensor, cell_size: float, percentile: float) -> torch.Tensor:
-    """Perlin noise in Omega above its own `percentile`, keeping the noise value (cut to [0, 1]); ``(X, Y, Z)``."""
+def perlin_seed(
+    state: np.random.RandomState,
+    omega: torch.Tensor,
+    cell_size: float,
+    percentile: float,
+    saturation: float | None = None,
+) -> torch.Tensor:
+    """Perlin noise in Omega above its own `percentile`; ``(X, Y, Z)`` in [0, 1].
+
+    Args:
+        state: random state.
+        omega: ``(X, Y, Z)`` boolean domain.
+        cell_size: edge of a noise lattice cell, voxels.
+        percentile: of the noise in Omega, above which the seed lies.
+        saturation: None keeps the value of the noise [paper's code], which rarely exceeds 0.6; a number lets the seed rise from 0
+            at its edge, and reach 1 at that share of its height.
+    """
     noise = random_noise(state, omega.new_empty(omega.shape, dtype=torch.float32), cell_size)
     # numpy, because torch.quantile refuses more than 2^24 values.
     threshold = float(np.percentile(noise[omega].cpu().numpy(), percentile))
+    if saturation is not None:
+        noise = torch.where(omega & (noise > threshold), noise - threshold, 0.0)
+        return (noise / (saturation * noise.max()).clamp(min=1e-6)).clamp_(0.0, 1.0)
     return torch.where(omega & (noise > threshold), noise, 0.0).clamp_(0.0, 1.0)
 
 
@@ -98,6 +116,7 @@ class RandFluidAnomaly(RandomizableTransform):
         cell_size: edge of a Perlin lattice cell [code: 2 periods over 200 voxels].
         seed_cell_size: range, drawn log-uniformly, of that edge for the seed alone; None for `cell_size`. Small cells give
             many small lesions on both sides, as in multiple sclerosis [code: as the fields].
+        seed_saturation: range of the saturation of `perlin_seed`; None keeps the value of the noise [code].
         velocity_scale: amplitude of the velocity potential Psi, voxels^2 per unit time; 0 switches advection off
             [code: 500, which gives about 10 voxels per unit time].
         diffusivity_scale: D = diffusivity_scale x Phi^2, voxels^2 per unit time; 0 switches diffusion off.
@@ -129,6 +148,7 @@ class RandFluidAnomaly(RandomizableTransform):
         percentile: tuple[float, float] = (90.0, 99.9),
         cell_size: float = 100.0,
         seed_cell_size: tuple[float, float] | None = None,
+        seed_saturation: tuple[float, float] | None = None,
         velocity_scale: float = 500.0,
         diffusivity_scale: float = 1.0,
         time_step: float = 0.1,
@@ -150,6 +170,7 @@ class RandFluidAnomaly(RandomizableTransform):
         self.percentile = percentile
         self.cell_size = cell_size
         self.seed_cell_size = (cell_size, cell_size) if seed_cell_size is None else seed_cell_size
+        self.seed_saturation = seed_saturation
         self.velocity_scale = velocity_scale
         self.diffusivity_scale = diffusivity_scale
         self.time_step = time_step
@@ -161,6 +182,7 @@ class RandFluidAnomaly(RandomizableTransform):
         self._mask: str | None = None
         self._percentile = percentile[0]
         self._seed_cell = cell_size
+        self._saturation: float | None = None
         self._times = 1
         self._field_seed = 0
 
@@ -170,6 +192,7 @@ class RandFluidAnomaly(RandomizableTransform):
         self._mask = self.traced_masks[self.R.randint(len(self.traced_masks))] if use_traced else None
         self._percentile = self.R.uniform(*self.percentile)
         self._seed_cell = float(np.exp(self.R.uniform(*np.log(self.seed_cell_size))))
+        self._saturation = None if self.seed_saturation is None else self.R.uniform(*self.seed_saturation)
         self._times = self.R.randint(self.num_times[0], self.num_times[1] + 1)
         self._field_seed = self.R.randint(2**31 - 1)
 
@@ -195,7 +218,7 @@ class RandFluidAnomaly(RandomizableTransform):
         domain = convert_to_tensor(inside, track_meta=False)[0] > 0
         fields = np.random.RandomState(self._field_seed)
         seed = (
-            perlin_seed(fields, domain, self._seed_cell, self._percentile)
+            perlin_seed(fields, domain, self._seed_cell, self._percentile, self._saturation)
             if self._mask is None
             else traced_seed(self._mask, inside, displacement)
         )

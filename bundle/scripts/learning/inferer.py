@@ -16,9 +16,10 @@ class MixedPrecisionInferer(SimpleInferer):
     MONAI's engines autocast on CUDA only (``amp=True``); bfloat16 also runs in hardware on recent CPUs, and its range
     needs no gradient scaler.
 
-    On a CPU, inputs smaller than `smallest_cpu_size` along any axis stay in float32: the bfloat16 weight gradient of a 3D
-    convolution over two voxels reads uninitialised memory in oneDNN (torch 2.11) and now and then returns NaN, and a
-    UNet that halves its grid four times comes down to two voxels below 48.
+    A CPU without bfloat16 instructions would take minutes for what float32 does in a second: there all stays in float32. On a CPU with
+    them, inputs smaller than `smallest_cpu_size` along any axis do: the bfloat16 weight gradient of a 3D convolution over two voxels
+    reads uninitialised memory in oneDNN (torch 2.11) and now and then returns NaN, and a UNet that halves its grid four times comes
+    down to two voxels below 48.
 
     Args:
         enabled: False for plain float32.
@@ -31,6 +32,8 @@ class MixedPrecisionInferer(SimpleInferer):
         self.smallest_cpu_size = smallest_cpu_size
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        safe = inputs.device.type != "cpu" or min(inputs.shape[2:]) >= self.smallest_cpu_size
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.enabled and safe):
+        useful = inputs.device.type != "cpu" or (
+            min(inputs.shape[2:]) >= self.smallest_cpu_size and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.enabled and useful):
             return super().__call__(inputs, network, *args, **kwargs).float()

@@ -74,7 +74,7 @@ class Judgement:
             truth = self._true_lesion(entry, case["original"])
             self.rows.append(self._row(entry, case, truth))
             if "anatomy" in entry:
-                self.reconstructions[entry["subject"]] = (case["pred"].cpu(), case["brain"].cpu())
+                self.reconstructions[entry["subject"]] = (case["pred_healthy"].cpu(), case["brain"].cpu())
             self._picture(entry, case, truth)
 
     @staticmethod
@@ -117,7 +117,7 @@ class Judgement:
         upright = Orientation("RAS", labels=None)
         volumes = [
             np.asarray(upright(MetaTensor(torch.as_tensor(v).cpu().float(), affine=case["original"].affine))[0])
-            for v in (case["scan"], case["pred"], case["anomaly"], case["lesion"], truth)
+            for v in (case["scan"], case["pred_healthy"], case["anomaly"], case["lesion"], truth)
         ]
         detection_figure(
             *volumes[:4],
