@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from .errors import InputError
 __all__ = ["VOLUME_ENDINGS", "read_volume", "same_grid", "volume_stem", "voxel_ml"]
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
+# MONAI says at every read that a decoder of NVIDIA's is not installed, which none of these formats needs.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 SMALLEST_VOXEL, LARGEST_VOXEL = 0.05, 30.0  # mm
 
 

@@ -55,6 +55,53 @@ def test_sign_is_random_a_fifth_of_the_time(labels):
     assert 60 < sum(draw == 1.0 for draw in draws) < 140
 
 
+def test_a_lesion_can_lose_the_texture_of_its_tissue(labels):
+    image, anomaly, label = scene(0.8, 0.5)
+    image = image + 0.2 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0)) * (label > 0)
+    anomaly = (anomaly > 0).float()
+    inside = anomaly > 0
+
+    def spread(texture: float) -> float:
+        paint = RandAnomalyEncoding(labels, voxel_share=0.0, random_sign_prob=0.0, std=0.0, texture=(texture, texture))
+        return float(paint.set_random_state(0)(image, anomaly, label)[inside].std())
+
+    assert spread(1.0) == pytest.approx(float(image[inside].std()), rel=1e-4)
+    assert spread(0.5) == pytest.approx(0.5 * float(image[inside].std()), rel=1e-4)
+    assert spread(0.0) < 1e-5
+
+
+def test_strength_makes_lesions_faint(labels):
+    image, anomaly, label = scene(0.8, 0.5)
+
+    def change(strength: float) -> torch.Tensor:
+        paint = RandAnomalyEncoding(labels, strength=(strength, strength), random_sign_prob=0.0).set_random_state(5)
+        return paint(image, anomaly, label) - image
+
+    torch.testing.assert_close(change(0.1), 0.1 * change(1.0), atol=1e-6, rtol=1e-4)
+
+
+def test_the_draw_varies_smoothly_over_the_image(labels):
+    label = torch.full((1, 48, 48, 48), 2)
+    label[:, :4] = 3
+    image, anomaly = torch.full(label.shape, 10.0), torch.ones(label.shape)
+    paint = RandAnomalyEncoding(labels, scale=6.0, voxel_share=0.0, random_sign_prob=0.0).set_random_state(1)
+    draw = ((paint(image, anomaly, label) - image) / 10.0).flatten()
+    draw = (draw - 0.5 * torch.sign(draw.mean())) / 0.5
+    assert abs(float(draw.mean())) < 0.15 and float(draw.std()) == pytest.approx(1.0, abs=0.1)
+    field = draw.reshape(48, 48, 48)
+    assert float((field[1:] - field[:-1]).std()) < 0.3  # neighbours agree
+    assert float((field[40:] - field[:8]).std()) > 0.8  # what is far apart does not
+
+
+def test_a_cavity_is_filled_with_csf(labels):
+    image, anomaly, label = scene(0.8, 0.5)
+    label[:, 2:14, 2:14, 2:4], image[:, 2:14, 2:14, 2:4] = 24, 0.1
+    anomaly = (anomaly > 0).float()
+    painted = RandAnomalyEncoding(labels, cavity_prob=1.0).set_random_state(2)(image, anomaly, label)
+    assert abs(float(painted[anomaly > 0].mean()) - 0.1) < 0.02
+    assert torch.equal(painted[anomaly == 0], image[anomaly == 0])
+
+
 def test_dictionary_form_gives_every_image_the_same_draw(labels):
     image, anomaly, label = scene(0.8, 0.5)
     data = {"image": image, "other": image.clone(), "anomaly": anomaly, "label": label}

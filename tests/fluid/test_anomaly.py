@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor
+from scipy import ndimage
 from scripts.errors import InputError
 from scripts.fluid import RandFluidAnomaly, RandFluidAnomalyd, perlin_seed
 
@@ -158,3 +159,33 @@ def test_without_numba_the_torch_engine_takes_over(omega):
     torch.testing.assert_close(
         alone, RandFluidAnomaly(**FAST).set_random_state(3)(omega.as_tensor()), atol=5e-6, rtol=0
     )
+
+
+def test_small_cells_make_many_small_lesions_on_both_sides(omega):
+    domain = omega.as_tensor()[0] > 0
+
+    def count(cell: float) -> tuple[float, float]:
+        counts, sided = [], []
+        for seed in range(10):
+            mask = (perlin_seed(np.random.RandomState(seed), domain, cell, 95.0, 0.5) > 0.2).numpy()
+            counts.append(ndimage.label(mask)[1])
+            left = mask[:20].sum() / mask.sum()
+            sided.append(min(left, 1 - left))
+        return float(np.mean(counts)), float(np.mean(sided))
+
+    (many, both), (few, one) = count(5.0), count(40.0)
+    assert many > 5 * few and both > one + 0.1, (many, few, both, one)
+
+
+def test_a_saturated_seed_reaches_one_and_vanishes_at_its_edge(omega):
+    domain = omega.as_tensor()[0] > 0
+    plain = perlin_seed(np.random.RandomState(3), domain, 20.0, 95.0)
+    soft, hard = (perlin_seed(np.random.RandomState(3), domain, 20.0, 95.0, s) for s in (1.0, 0.2))
+    assert torch.equal(soft > 0, plain > 0) and plain.max() < 1.0
+    assert soft.max() == 1.0 and (soft == 1.0).sum() == 1
+    assert (hard == 1.0).sum() > 0.3 * (hard > 0).sum() and (hard >= soft).all()
+    # Without a saturation the draws are those of before: the same random numbers are taken.
+    first, again = (RandFluidAnomaly(**FAST, seed_saturation=s).set_random_state(7) for s in (None, (0.5, 0.5)))
+    first.randomize()
+    again.randomize()
+    assert first._percentile == again._percentile and first._seed_cell == pytest.approx(20.0)

@@ -84,17 +84,29 @@ def test_contrast_pulls_the_lesion_towards_the_mirror():
     assert pred.grad[0, 0, 0, 0, 0] < 0
 
 
+def test_attention_counts_a_lesion_more_and_nothing_else():
+    anomaly = volume(p000=1.0, p111=0.5)
+    attention = volume(1.0, p000=4.0, p111=2.0)
+    # 1 + 1 x 1 x 4 and 1 + 1 x 0.5 x 2, the other 62 voxels 1.
+    loss = ReconstructionLoss()(volume(0.5), volume(), anomaly, HEALTHY, attention)
+    assert math.isclose(loss, 0.5 * (62 + 5 + 2) / 64)
+    # A diseased scan is unsupervised in its lesion, however small.
+    assert math.isclose(ReconstructionLoss()(volume(0.5), volume(), anomaly, DISEASED, attention), 0.5 * 62.5 / 64)
+
+
 def test_total_is_the_weighted_sum():
     generator = torch.Generator().manual_seed(1)
-    target = {key: torch.rand(SHAPE, generator=generator) for key in ("healthy", "image", "mirrored")}
+    target = {key: torch.rand(SHAPE, generator=generator) for key in ("healthy", "intact", "image", "mirrored")}
     target |= {"anomaly": volume(p000=1.0, p121=0.5), "mirrored_anomaly": volume(), "diseased": HEALTHY}
-    pred = torch.rand(SHAPE, generator=generator)
+    target["attention"] = volume(1.0)
+    pred = torch.rand((1, 2, 4, 4, 4), generator=generator)
     reconstruction, contrast = ReconstructionLoss(), ContrastLoss()
     parts = (
-        reconstruction(pred, target["healthy"], target["anomaly"], HEALTHY),
-        contrast(pred, target["image"], target["mirrored"], target["anomaly"], target["mirrored_anomaly"]),
+        reconstruction(pred[:, :1], target["healthy"], target["anomaly"], HEALTHY),
+        contrast(pred[:, :1], target["image"], target["mirrored"], target["anomaly"], target["mirrored_anomaly"]),
+        reconstruction(pred[:, 1:], target["intact"], target["anomaly"], HEALTHY),
     )
-    for weight in (0.0, 2.0):
-        total = UNALoss(reconstruction, contrast, weight)(pred, target)
-        torch.testing.assert_close(total, parts[0] + weight * parts[1])
-    assert parts[1] > 0
+    for weight, intact in ((0.0, 0.0), (2.0, 0.0), (2.0, 0.5)):
+        total = UNALoss(reconstruction, contrast, weight, intact)(pred, target)
+        torch.testing.assert_close(total, parts[0] + weight * parts[1] + intact * parts[2])
+    assert parts[1] > 0 and parts[2] > 0

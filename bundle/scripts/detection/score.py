@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -50,20 +51,26 @@ class Calibration:
         self.limit = {modality: float(known["limit"]) for modality, known in modalities.items()}
 
     @classmethod
-    def load(cls, path: str | Path) -> Calibration:
+    def load(cls, path: str | Path, weights: str | Path) -> Calibration:
         """Read the JSON file that ``run calibrating`` writes.
 
+        Args:
+            path: of the file.
+            weights: file of the weights that the score comes from.
+
         Raises:
-            InputError: when it is missing or is no such file.
+            InputError: when it is missing, is no such file, or was made with other weights.
         """
+        remedy = "run calibrating with your weights (see bundle/configs/calibrate.yaml), or set --calibration None and a --threshold of your own"
         try:
             content = json.loads(Path(path).read_text())
-            return cls(content["modalities"], content["about"])
+            calibration = cls(content["modalities"], content["about"])
+            made_with = content["about"]["sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} is no calibration of a score; run calibrating with your weights (see bundle/configs/calibrate.yaml), or set "
-                "--calibration None and a --threshold of your own"
-            ) from error
+            raise InputError(f"{path} is no calibration of a score; {remedy}") from error
+        if Path(weights).is_file() and hashlib.sha256(Path(weights).read_bytes()).hexdigest() != made_with:
+            raise InputError(f"{path} was made with other weights than {weights}; {remedy}")
+        return calibration
 
 
 class AnomalyScored(MapTransform):

@@ -1,0 +1,47 @@
+"""The blending network: what it returns when its UNet says nothing, and that each output learns from its own truth."""
+
+import torch
+from scripts.networks import BlendingUNet
+
+FEATURES = (8, 8, 8)
+
+
+def test_a_silent_unet_returns_the_scan_as_intact():
+    network = BlendingUNet(features=FEATURES)
+    torch.nn.init.zeros_(network.fold_out.weight)
+    x = torch.rand(2, 2, 16, 24, 16)
+    healthy, intact = network(x).split(1, dim=1)
+    assert torch.equal(intact, x[:, :1]) and not healthy.any()
+
+
+def test_the_weights_blend_scan_partner_and_constant():
+    network = BlendingUNet(features=FEATURES)
+    with torch.no_grad():
+        network.fold_in.weight.zero_()
+        network.unet.output_block.conv.conv.weight.zero_()
+        network.unet.output_block.conv.conv.bias.fill_(1.0)
+        # Every folded channel is 1: the weight of a source is the sum over them of one voxel of the unfolding kernel.
+        network.fold_out.weight.zero_()
+        for channel, weight in enumerate((0.5, 0.25, 0.125, -0.5, 0.5, 0.0)):
+            network.fold_out.weight[0, channel] = weight
+        network.bias.copy_(torch.tensor([0.01, 0.02]))
+    x = torch.rand(1, 2, 16, 16, 16)
+    healthy, intact = network(x).split(1, dim=1)
+    torch.testing.assert_close(healthy, 0.5 * x[:, :1] + 0.25 * x[:, 1:] + 0.125 + 0.01)
+    torch.testing.assert_close(intact, 0.5 * x[:, :1] + 0.5 * x[:, 1:] + 0.02)
+
+
+def test_each_output_has_weights_of_its_own():
+    network = BlendingUNet(features=FEATURES)
+    x = torch.rand(1, 2, 16, 16, 16)
+    for output in (0, 1):
+        network.zero_grad()
+        network(x)[:, output].sum().backward()
+        touched = network.fold_out.weight.grad.abs().sum(dim=(0, 2, 3, 4)) > 0
+        assert touched.tolist() == [output == 0] * 3 + [output == 1] * 3
+        assert network.fold_in.weight.grad.abs().sum() > 0
+
+
+def test_a_network_without_mirrored_input_and_without_folding():
+    network = BlendingUNet(in_channels=1, features=FEATURES, fold=1).eval()
+    assert network(torch.rand(1, 1, 8, 12, 8)).shape == (1, 2, 8, 12, 8)
