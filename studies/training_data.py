@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scripts.config import from_config
 from scripts.data import load_datalist, write_sample_subject
-from scripts.preprocessing.jobs import write_whole
+from scripts.saving import write_whole
 
 from . import SHARED
 

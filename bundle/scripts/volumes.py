@@ -11,9 +11,10 @@ import itk
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import ITKReader, MetaTensor
+from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
+from .dicom import stack_geometry
 from .errors import InputError
 
 __all__ = ["VOLUME_ENDINGS", "read_volume", "same_grid", "volume_stem", "voxel_ml"]
@@ -21,6 +22,7 @@ __all__ = ["VOLUME_ENDINGS", "read_volume", "same_grid", "volume_stem", "voxel_m
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
 # MONAI says at every read that a decoder of NVIDIA's is not installed, which none of these formats needs.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+FORMS_APART = 1.0  # mm
 SMALLEST_VOXEL, LARGEST_VOXEL = 0.05, 30.0  # mm
 
 
@@ -31,11 +33,23 @@ def volume_stem(path: str | Path) -> str:
     return name[: len(name) - len(ending)] if ending else name
 
 
+def _two_geometries(path: Path, header: nib.Nifti1Header) -> str | None:
+    """What to say of a NIfTI file whose two forms place the head at different points, or None."""
+    if not isinstance(header, nib.Nifti1Header) or header["qform_code"] == 0 or header["sform_code"] == 0:
+        return None
+    ends = np.array([[0, 0, 0, 1], [*(np.array(header.get_data_shape()[:3]) - 1), 1]]).T
+    apart = np.abs((header.get_qform() - header.get_sform()) @ ends).max()
+    if apart <= FORMS_APART:
+        return None
+    return f"{path.name}: qform and sform place its corners {apart:.1f} mm apart; the sform is used, both are kept in the results"
+
+
 def _read(path: Path | Sequence[Path]) -> MetaTensor:
     if not isinstance(path, Path):
-        series = itk.imread([str(slice_) for slice_ in path], itk.F)
-        values, meta = ITKReader().get_data(series)
-        return MetaTensor(torch.as_tensor(values)[None], affine=torch.as_tensor(meta["affine"]))
+        affine, order = stack_geometry(path)
+        image = itk.imread(str(path[0]) if len(path) == 1 else [str(slice_) for slice_ in path], itk.F)
+        values = itk.array_from_image(image).transpose(2, 1, 0)[:, :, order]
+        return MetaTensor(torch.from_numpy(np.ascontiguousarray(values))[None], affine=torch.from_numpy(affine))
     if path.name.lower().endswith((".nii", ".nii.gz", ".mgz", ".mgh")):
         # nibabel, for ITK refuses sheared affines and its wheel cannot read .mgz.
         header = nib.load(path).header
@@ -46,7 +60,10 @@ def _read(path: Path | Sequence[Path]) -> MetaTensor:
                 f"{path} has no affine (neither qform nor sform): nothing says which way the head lies; "
                 "convert it anew from DICOM, or set its sform"
             )
-        return LoadImage("NibabelReader", image_only=True, ensure_channel_first=True, dtype="float32")(path)
+        volume = LoadImage("NibabelReader", image_only=True, ensure_channel_first=True, dtype="float32")(path)
+        if warning := _two_geometries(path, header):
+            volume.meta["scan_warnings"] = [warning]
+        return volume
     return LoadImage(image_only=True, ensure_channel_first=True, dtype="float32")(path)
 
 

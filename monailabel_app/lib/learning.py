@@ -22,7 +22,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from nilearn.datasets import load_mni152_brain_mask
 from scripts.data import load_datalist, write_sample_subject
 from scripts.errors import InputError
-from scripts.preprocessing.jobs import write_whole
+from scripts.saving import write_whole
 from scripts.volumes import read_volume
 
 from .analysis import Analyst

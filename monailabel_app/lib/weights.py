@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.errors import InputError
-from scripts.preprocessing.jobs import write_whole
+from scripts.saving import write_whole
 
 __all__ = ["WeightStore"]
 

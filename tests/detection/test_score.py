@@ -7,7 +7,16 @@ import torch
 from monai.data import MetaTensor
 from scipy.ndimage import distance_transform_edt
 from scripts.appearance.blur import gaussian_blur
-from scripts.detection import AnomalyScored, Calibration, FillLesion, LesionMask, SmoothScore, UsualError, difference
+from scripts.detection import (
+    AnomalyScored,
+    Calibration,
+    FillLesion,
+    LesionMask,
+    SmoothScore,
+    UsualError,
+    difference,
+    load_calibration,
+)
 from scripts.errors import InputError
 from sklearn.metrics import average_precision_score
 
@@ -137,12 +146,12 @@ def test_a_calibration_belongs_to_its_weights(tmp_path):
     table = UsualError.fit([]).table.tolist()
     about = {"sha256": hashlib.sha256(b"these").hexdigest()}
     path.write_text(json.dumps({"about": about, "modalities": {"t1": {"limit": 2.0, "usual": {"expected": table}}}}))
-    assert Calibration.load(path, weights).limit == {"t1": 2.0}
-    with pytest.raises(InputError, match=r"other weights.*run calibrating.*--calibration None"):
-        Calibration.load(path, others)
+    assert load_calibration(path, weights).limit == {"t1": 2.0}
+    with pytest.raises(InputError, match=r"other weights.*run calibrating.*--calibration False"):
+        load_calibration(path, others)
     path.write_text("{}")
     with pytest.raises(InputError, match="no calibration"):
-        Calibration.load(path, weights)
+        load_calibration(path, weights)
 
 
 def test_a_filled_scan_is_the_scan_outside_and_healthy_inside(omega):

@@ -94,9 +94,9 @@ def test_calibrating_writes_what_the_score_needs(omega, tmp_path):
     content = json.loads((tmp_path / "calibration.json").read_text())
     known = content["modalities"]["t1"]
     assert known["people"] == 6 and known["limit"] == pytest.approx(known["limits"][-1], abs=1e-3)
-    from scripts.detection import AnomalyScored, Calibration, LesionMask, SmoothScore
+    from scripts.detection import AnomalyScored, LesionMask, SmoothScore, load_calibration
 
-    calibration = Calibration.load(tmp_path / "calibration.json", weights)
+    calibration = load_calibration(tmp_path / "calibration.json", weights)
     fresh = AnomalyScored("expected", calibration=calibration)(case(omega, 0.02, 77))["anomaly"]
     assert float(LesionMask(1.0, 0.0)(SmoothScore(1.0)(fresh)).sum()) / 1000 <= 0.15  # of a person who comes next
     blob = torch.zeros(omega.shape)

@@ -6,12 +6,15 @@ from .datalist import find_scans, load_datalist
 from .lesions import register_lesions
 from .reading import BrainMaskd, CropToBraind, ReadVolumesd
 from .sample_subject import write_sample_subject
+from .survey import ScanCache, Survey
 
 __all__ = [
     "BrainMaskd",
     "CropToBraind",
     "RandChooseScand",
     "ReadVolumesd",
+    "ScanCache",
+    "Survey",
     "as_new_subject",
     "find_scans",
     "load_datalist",

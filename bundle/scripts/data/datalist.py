@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -9,13 +10,49 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..preprocessing.sources import COMPANIONS, find_subjects
+from ..preprocessing.names import COMPANIONS
+from ..preprocessing.sources import find_subjects
 from ..volumes import volume_stem
 from .sample_subject import write_sample_subject
 
 __all__ = ["FILE_KEYS", "find_scans", "load_datalist"]
 
 FILE_KEYS = ("label", "t1", "t2", "flair", "ct", "lesion", "image", "healthy", "anomaly", "template_displacement")
+KNOWN_KEYS = (*FILE_KEYS, "mirrored", "typical_t1", "subject", "modality", "mirror_transform", "diseased", "anatomy", "original")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A datalist's content.
+
+    Raises:
+        InputError: when it is no JSON, or no object with lists.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin a file with a mark
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not JSON: {error}; a comma after the last entry is a common cause") from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f'{path} is a {type(content).__name__} at the top, not an object; write {{"training": [...], "validation": [...]}} or '
+            '{"test": [...]}'
+        )
+    return content
+
+
+def _check_entries(path: Path, section: str, entries: Any) -> None:
+    """Refuse entries of the wrong form, by number and key, with the key that may be meant."""
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: '{section}' is a {type(entries).__name__}, not a list of entries")
+    for number, entry in enumerate(entries):
+        where = f"{path}, '{section}', entry {number}"
+        if not isinstance(entry, dict):
+            raise InputError(f'{where} is a {type(entry).__name__}; write an object such as {{"image": "scan.nii.gz"}}')
+        for key, value in entry.items():
+            if key not in KNOWN_KEYS:
+                near = difflib.get_close_matches(key.lower(), KNOWN_KEYS, 1)
+                raise InputError(f"{where} has the key '{key}', which nothing reads{f'; {near[0]}?' if near else ''}")
+            if key in FILE_KEYS and not isinstance(value, str):
+                raise InputError(f"{where}: '{key}' must be a file name, not {json.dumps(value)}")
 
 
 def load_datalist(path: str | Path | None, section: str, sample_dir: str | Path | None = None) -> list[dict[str, Any]]:
@@ -23,7 +60,7 @@ def load_datalist(path: str | Path | None, section: str, sample_dir: str | Path 
 
     Args:
         path: datalist; its file names are relative to its folder. None for the sample subject.
-        section: "training", "validation" or "test". A datalist without "validation" validates on "training".
+        section: "training", "validation" or "test".
         sample_dir: where the sample subject is written when `path` is None.
 
     Returns:
@@ -35,15 +72,13 @@ def load_datalist(path: str | Path | None, section: str, sample_dir: str | Path 
     path = Path(write_sample_subject(sample_dir) if path is None else path)
     if not path.is_file():
         raise InputError(f"no datalist at {path}; give --datalist FILE, or leave it out for the sample subject")
-    try:
-        content = json.loads(path.read_text())
-        entries = content.get(section) or (content.get("training") if section == "validation" else None)
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise InputError(f"{path} is not a JSON datalist with a '{section}' list: {error}") from error
+    content = _read_json(path)
+    entries = content.get(section)
     if not entries:
         raise InputError(
             f"{path} has no entry under '{section}'; add subjects to it, see the data format in the README"
         )
+    _check_entries(path, section, entries)
     subjects = []
     for number, entry in enumerate(entries):
         subject = {"subject": f"{section}_{number:04d}", **entry}
@@ -53,7 +88,7 @@ def load_datalist(path: str | Path | None, section: str, sample_dir: str | Path 
                 raise InputError(
                     f"{path}, subject {subject['subject']}: {key} {file} does not exist; mend the datalist"
                 )
-            subject[key] = str(file.resolve())
+            subject[key] = str(file.absolute())
         subjects.append(subject)
     return subjects
 
@@ -83,7 +118,7 @@ def find_scans(
     if not path.exists():
         raise InputError(f"{path} does not exist; give --input a scan, a folder of scans or a datalist")
     if path.suffix == ".json":
-        content = json.loads(path.read_text())
+        content = _read_json(path)
         section = next((name for name in sections if content.get(name)), sections[0])
         scans = [
             {**scan, "modality": modality or scan.get("modality")}
@@ -101,15 +136,19 @@ def find_scans(
         raise InputError(f"{path} holds label maps or lesion masks, but no scan")
     items = []
     for scan in scans:
-        file = scan.path
-        named = file if isinstance(file, Path) else file[0].parent / scan.name
+        # Not resolved: a link names the results, and they lie below the folder it lies in, not beside what it points to.
+        files = [str(file.absolute()) for file in scan.files]
+        single = not isinstance(scan.files if scan.problem else scan.path, tuple)
+        named = scan.files[0] if single else scan.files[0].parent / scan.name
         items.append(
             {
-                "image": str(file.resolve()) if isinstance(file, Path) else [str(slice_.resolve()) for slice_ in file],
+                "image": files[0] if single else files,
                 "subject": scan.name,
                 "modality": scan.modality,
-                "output_name": str(named.resolve()),
+                "output_name": str(named.absolute()),
+                "notes": list(scan.notes),
             }
+            | ({"problem": scan.problem} if scan.problem else {})
         )
     _refuse_same_outputs([Path(item["output_name"]) for item in items])
     return _with_content(items)
@@ -118,8 +157,11 @@ def find_scans(
 def _with_content(items: list[dict]) -> list[dict]:
     """Add a hash of the files, so that a cache of prepared scans notices when a file changes."""
     for item in items:
-        files = item["image"] if isinstance(item["image"], list) else [item["image"]]
-        item["content"] = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+        digest = hashlib.sha256()
+        for file in item["image"] if isinstance(item["image"], list) else [item["image"]]:
+            if Path(file).is_file():  # what cannot be read is named when it is read
+                digest.update(Path(file).read_bytes())
+        item["content"] = digest.hexdigest()
     return items
 
 

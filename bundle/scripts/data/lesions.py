@@ -12,8 +12,10 @@ import nibabel as nib
 
 from ..errors import InputError
 from ..preprocessing import template_displacement
-from ..preprocessing.jobs import my_share, reason, run_jobs, write_whole
+from ..preprocessing.jobs import my_share, reason, run_jobs
+from ..saving import whole_file, write_whole
 from .datalist import load_datalist
+from .sample_subject import write_sample_subject
 
 __all__ = ["register_lesions"]
 
@@ -38,12 +40,11 @@ def _register(
     except Exception as error:  # one subject must not stop a cohort; the message says what it was
         return {**row, "status": "failed", "message": reason(error)}
     row |= {name: round(value, 3) for name, value in quality.items()}
-    own = path.with_name(f".{path.name}")
     image = nib.Nifti1Image(displacement.numpy().transpose(1, 2, 3, 0)[:, :, :, None], displacement.affine.numpy())
     image.header.set_intent("vector")
-    image.to_filename(own)
-    own.replace(path)
-    record_path.write_text(json.dumps({"fingerprint": digest, "settings": dict(settings), "summary": row}, indent=1))
+    with whole_file(path) as partial:
+        image.to_filename(partial)
+    write_whole(record_path, json.dumps({"fingerprint": digest, "settings": dict(settings), "summary": row}, indent=1))
     return row
 
 
@@ -75,9 +76,10 @@ def register_lesions(
     """
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    sections = {
-        name: load_datalist(datalist, name, output_dir / "sample_subject") for name in ("training", "validation")
-    }
+    if datalist is None:
+        datalist = write_sample_subject(output_dir / "sample_subject")
+    named = json.loads(Path(datalist).read_text(encoding="utf-8-sig"))
+    sections = {name: load_datalist(datalist, name) for name in ("training", "validation") if named.get(name)}
     subjects: dict[str, dict[str, Any]] = {}
     for entry in (entry for entries in sections.values() for entry in entries):
         if "t1" not in entry and "label" not in entry:

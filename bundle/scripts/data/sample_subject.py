@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 from nilearn import datasets
 
-from ..preprocessing.jobs import write_whole
+from ..saving import write_whole
 
 __all__ = ["write_sample_subject"]
 

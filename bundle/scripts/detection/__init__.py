@@ -4,7 +4,7 @@ from .baselines import BASELINES, BaselineScoresd, equalized_intensity
 from .contrast import MatchContrast, MatchContrastd, to_scale_of
 from .filling import FillLesion, FillLesiond
 from .metrics import COLUMNS, LESION_THRESHOLD, RegionErrors, detection_quality, psnr_in_lesion, region_errors
-from .score import AnomalyScored, Calibration, LesionMask, LesionMaskd, SmoothScore, SmoothScored, difference
+from .score import AnomalyScored, Calibration, LesionMask, LesionMaskd, SmoothScore, SmoothScored, difference, load_calibration
 from .table import ErrorTable
 from .usual_error import UsualError
 
@@ -28,6 +28,7 @@ __all__ = [
     "UsualError",
     "detection_quality",
     "difference",
+    "load_calibration",
     "equalized_intensity",
     "psnr_in_lesion",
     "region_errors",

@@ -19,7 +19,7 @@ from monai.utils import convert_to_dst_type
 from ..errors import InputError
 from .usual_error import UsualError
 
-__all__ = ["AnomalyScored", "Calibration", "LesionMask", "LesionMaskd", "SmoothScore", "SmoothScored", "difference"]
+__all__ = ["AnomalyScored", "Calibration", "LesionMask", "LesionMaskd", "SmoothScore", "SmoothScored", "difference", "load_calibration"]
 
 
 def difference(image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor, brighter: bool = False) -> torch.Tensor:
@@ -50,27 +50,29 @@ class Calibration:
         }
         self.limit = {modality: float(known["limit"]) for modality, known in modalities.items()}
 
-    @classmethod
-    def load(cls, path: str | Path, weights: str | Path) -> Calibration:
-        """Read the JSON file that ``run calibrating`` writes.
 
-        Args:
-            path: of the file.
-            weights: file of the weights that the score comes from.
+def load_calibration(path: str | Path | bool | None, weights: str | Path) -> Calibration | None:
+    """Read the JSON file that ``run calibrating`` writes.
 
-        Raises:
-            InputError: when it is missing, is no such file, or was made with other weights.
-        """
-        remedy = "run calibrating with your weights (see bundle/configs/calibrate.yaml), or set --calibration None and a --threshold of your own"
-        try:
-            content = json.loads(Path(path).read_text())
-            calibration = cls(content["modalities"], content["about"])
-            made_with = content["about"]["sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is no calibration of a score; {remedy}") from error
-        if Path(weights).is_file() and hashlib.sha256(Path(weights).read_bytes()).hexdigest() != made_with:
-            raise InputError(f"{path} was made with other weights than {weights}; {remedy}")
-        return calibration
+    Args:
+        path: of the file; None or False, which a command line can say, for no calibration.
+        weights: file of the weights that the score comes from.
+
+    Raises:
+        InputError: when it is missing, is no such file, or was made with other weights.
+    """
+    if not path:
+        return None
+    remedy = "run calibrating with your weights (see bundle/configs/calibrate.yaml), or set --calibration False and a --threshold of your own"
+    try:
+        content = json.loads(Path(path).read_text())
+        calibration = Calibration(content["modalities"], content["about"])
+        made_with = content["about"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no calibration of a score; {remedy}") from error
+    if Path(weights).is_file() and hashlib.sha256(Path(weights).read_bytes()).hexdigest() != made_with:
+        raise InputError(f"{path} was made with other weights than {weights}; {remedy}")
+    return calibration
 
 
 class AnomalyScored(MapTransform):

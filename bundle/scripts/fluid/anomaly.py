@@ -75,7 +75,7 @@ def traced_seed(path: str | Path, omega: MetaTensor, displacement: str | Path | 
     except InputError as error:
         # The reason is in the message: it is one line that the user reads.
         raise InputError(f"cannot read the traced lesion mask {path}, mend traced_masks: {error}") from None
-    mask = (mask > 0).float()
+    mask = (mask >= 0.5).float()
     if displacement is None:
         resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)
         placed = resample(mask, dst_affine=omega.affine, spatial_size=omega.shape[1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,15 @@ from ignite.handlers import Checkpoint
 from monai.handlers import from_engine
 
 from ..errors import InputError
+from ..saving import whole_file
 
 __all__ = ["BestWeights", "TrainingCheckpoint", "load_weights", "save_atomically"]
 
 
 def save_atomically(content: Any, path: str | Path) -> None:
-    """`torch.save` to a file that is either the old one or the whole new one, whenever the process dies.
-
-    MONAI's `CheckpointSaver` writes in place.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
-        torch.save(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    """`torch.save` to a file that is either the old one or the whole new one; MONAI's `CheckpointSaver` writes in place."""
+    with whole_file(path) as partial:
+        torch.save(content, partial)
 
 
 def _plain(module: Any) -> Any:

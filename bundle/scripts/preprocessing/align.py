@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,29 +22,29 @@ LEVELS = 12  # with fewer different values an image is a mask or a label map
 
 
 class ReadScand(MapTransform):
-    """Load a scan; NaN voxels become background.
+    """Load a scan, unless the data says that it has a ``problem``. Voxels that are not finite stay what they are: they are background, see `zero_background`.
 
     Args:
         keys: one key, what `read_volume` takes. Results are named after ``output_name`` where the data has it.
 
     Raises:
-        InputError: when the file cannot be a head scan: see `read_volume`; infinite voxels; no contrast; a mask or a label
-            map; a field of view that no head has.
+        InputError: when the file cannot be a head scan: see `read_volume`; no contrast; a mask or a label map; a field of view that no
+            head has.
     """
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         path = data[self.keys[0]]
+        name = path if isinstance(path, str) else data.get("output_name", Path(path[0]).parent)
+        if data.get("problem"):
+            raise InputError(f"{name} {data['problem']}")
         scan = read_volume(path)
-        name = path if isinstance(path, str) else scan.meta.get("filename_or_obj", path)
+        if data.get("notes"):
+            scan.meta["scan_warnings"] = [*scan.meta.get("scan_warnings", []), *data["notes"]]
         values = scan.as_tensor()
         finite = torch.isfinite(values)
-        if torch.isinf(values).any():
-            raise InputError(f"{name} has infinite voxels; replace them by the background value and try again")
         if not finite.any():
             raise InputError(f"{name} has no finite voxel; the file is damaged, convert it anew")
-        background = values[finite].min()
-        values = torch.where(finite, values, background)
-        if len(torch.unique(values[..., :: max(1, values.shape[-1] // 16)])) < LEVELS:
+        if len(torch.unique(values[finite][:: max(1, int(finite.sum()) // 200_000)])) < LEVELS:
             raise InputError(f"{name} has almost no different values: it is a mask, a label map or empty, not a scan")
         extent = np.linalg.norm(np.asarray(scan.affine)[:3, :3], axis=0) * scan.shape[1:]
         if extent.min() < SMALLEST_HEAD or extent.max() > LARGEST_HEAD:

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from monai.data import MetaTensor
-from monai.transforms import ResampleToMatch, SaveImage
+from monai.transforms import ResampleToMatch
 
 from ..errors import InputError
+from ..saving import save_volume, write_whole
 from ..symmetry import estimate_mirror, mid_plane_reflection, symmetry
 from ..volumes import read_volume
 from .coregister import moved_onto, rigid_registration
-from .jobs import my_share, reason, run_jobs, write_whole
-from .sources import COMPANIONS, Scan, find_subjects
+from .jobs import my_share, reason, run_jobs
+from .names import COMPANIONS
+from .sources import Scan, find_subjects
 from .tissues import tissue_labels
 
 __all__ = ["prepare_cohort", "prepare_subject"]
@@ -45,11 +46,31 @@ def _folder(subject: str) -> Path:
     return Path(*parts)
 
 
-def _save(volume: MetaTensor, path: Path, dtype: torch.dtype) -> None:
-    save = SaveImage(
-        path.parent, output_dtype=dtype, separate_folder=False, resample=False, print_log=False, output_postfix=""
-    )
-    save(MetaTensor(volume.as_tensor(), affine=volume.affine), filename=str(path).removesuffix(".nii.gz"))
+def _refuse_one_folder_for_two(subjects: Mapping[str, Sequence[Scan]]) -> None:
+    """Two people must not become one."""
+    folders: dict[Path, str] = {}
+    for subject in subjects:
+        first = folders.setdefault(_folder(subject), subject)
+        if first != subject:
+            raise InputError(
+                f"'{first}' ({subjects[first][0].files[0]}) and '{subject}' ({subjects[subject][0].files[0]}) would both become "
+                f"{_folder(subject)}; rename one"
+            )
+
+
+def _companion(scan: Scan, grid: MetaTensor) -> MetaTensor:
+    """A label map or lesion mask on the grid of the reference, in whole numbers.
+
+    Raises:
+        InputError: when it cannot be read, or nothing of it is left on the grid.
+    """
+    volume = read_volume(scan.path)
+    placed = ResampleToMatch(mode="nearest", padding_mode="zeros")(volume, img_dst=grid)
+    if not placed.round().any():
+        raise InputError(
+            f"{scan.files[0]} is empty on the grid of its scan: it has no voxel of 0.5 or more, or lies elsewhere; check it in a viewer"
+        )
+    return placed
 
 
 def prepare_subject(
@@ -120,7 +141,7 @@ def prepare_subject(
     anat = partial / "anat"
     anat.mkdir(parents=True, exist_ok=True)
     files = {"brain": f"{prefix}_desc-brain_mask.nii.gz"}
-    _save(brain, anat / files["brain"], torch.uint8)
+    save_volume(brain, anat / files["brain"], np.uint8)
     motions = {}
     for modality, (_, data) in prepared.items():
         volume = data["image"]
@@ -130,15 +151,19 @@ def prepare_subject(
             volume = moved_onto(volume, np.linalg.inv(motion), image)
             volume = MetaTensor(volume.as_tensor() * (brain.as_tensor() > 0), affine=image.affine)
         files[modality] = f"{prefix}_desc-preproc_{SUFFIX[modality]}.nii.gz"
-        _save(volume, anat / files[modality], torch.float32)
+        save_volume(volume, anat / files[modality], np.float32)
     for scan in scans:
         if scan.modality in COMPANIONS:
-            companion = ResampleToMatch(mode="nearest", padding_mode="zeros")(read_volume(scan.path), img_dst=image)
-            files[scan.modality] = f"{prefix}_desc-{COMPANIONS[scan.modality]}.nii.gz"
-            _save(companion, anat / files[scan.modality], torch.int16)
+            name = f"{prefix}_desc-{COMPANIONS[scan.modality]}.nii.gz"
+            try:
+                save_volume(_companion(scan, image), anat / name, np.int16)
+                files[scan.modality] = name
+            except Exception as error:  # the scan is good without it
+                row = {"subject": subject, "scan": scan.name, "file": str(scan.files[0]), "modality": scan.modality}
+                rows.append({**row, "status": "failed", "message": reason(error)})
     if make_labels and "label" not in files and reference_modality == "t1":
         files["label"] = f"{prefix}_desc-threetissue_dseg.nii.gz"
-        _save(tissue_labels(image, brain, mirror), anat / files["label"], torch.int16)
+        save_volume(tissue_labels(image, brain, mirror), anat / files["label"], np.int16)
     scores = {"before": symmetry(image, brain, mid_plane_reflection(brain)), "after": symmetry(image, brain, mirror)}
     seconds = round((time.perf_counter() - start) / max(1, len(rows)), 1)
     rows = [{**row, "symmetry": round(scores["after"], 3), "seconds": seconds} for row in rows]
@@ -158,6 +183,15 @@ def prepare_subject(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(folder)
     return rows
+
+
+def _prepare_or_say_why(subject: str, scans: Sequence[Scan], *arguments: Any) -> list[dict[str, Any]]:
+    """`prepare_subject`, where a subject that fails as a whole becomes rows of the summary and stops no other."""
+    try:
+        return prepare_subject(subject, scans, *arguments)
+    except Exception as error:
+        row = {"subject": subject, "scan": scans[0].name, "file": str(scans[0].files[0])}
+        return [{**row, "status": "failed", "message": reason(error)}]
 
 
 def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int) -> None:
@@ -217,12 +251,14 @@ def prepare_cohort(
     if source and output_dir.resolve() in (Path(source).resolve(), *Path(source).resolve().parents):
         raise InputError(f"the results would be written among the scans of {source}; use another output_dir")
     output_dir.mkdir(parents=True, exist_ok=True)
-    subjects = my_share(find_subjects(source, modality).items())
+    found = find_subjects(source, modality)
+    _refuse_one_folder_for_two(found)
+    subjects = my_share(found.items())
     for left_over in output_dir.glob("**/.*.partial-*"):
         if not Path(f"/proc/{left_over.name.rsplit('-', 1)[1]}").exists():
             shutil.rmtree(left_over, ignore_errors=True)
     jobs = [(subject, scans, transform, output_dir, settings, make_labels) for subject, scans in subjects]
-    done = run_jobs(prepare_subject, jobs, workers, desc="preparing", unit="subject")
+    done = run_jobs(_prepare_or_say_why, jobs, workers, desc="preparing", unit="subject")
     rows = [row for subject_rows in done for row in subject_rows]
     _write_tables(output_dir, rows, int(os.environ.get("RANK", 0)))
     summary = pd.DataFrame(rows)

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 
-__all__ = ["my_share", "reason", "run_jobs", "write_whole"]
+__all__ = ["my_share", "reason", "run_jobs"]
 
 
 def my_share(items: Iterable[Any]) -> list[Any]:
@@ -25,17 +24,10 @@ def my_share(items: Iterable[Any]) -> list[Any]:
 
 def reason(error: Exception) -> str:
     """Of a failure, for a summary: an `InputError` explains itself, of anything else the cause in a line."""
-    if isinstance(error, InputError):
-        return str(error)
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {cause}".splitlines()[0]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that several processes may write at once and a kill may interrupt: it appears whole or not at all."""
-    own = path.with_name(f".{path.name}.{os.getpid()}")
-    own.write_text(text)
-    own.replace(path)
+    cause = error
+    while not isinstance(cause, InputError) and cause.__cause__ is not None:
+        cause = cause.__cause__  # MONAI wraps what a transform raises
+    return str(cause) if isinstance(cause, InputError) else f"{type(cause).__name__}: {cause}".splitlines()[0]
 
 
 def _share_cores(workers: int) -> None:

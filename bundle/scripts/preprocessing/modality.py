@@ -12,10 +12,11 @@ from monai.transforms import MapTransform
 from scipy.ndimage import distance_transform_edt
 
 from ..errors import InputError
+from .background import zero_background
 
 __all__ = ["GuessModalityd", "WindowCTd", "guess_modality"]
 
-AIR = -300.0  # HU; no MR scan has such values
+AIR, AIR_SHARE = -300.0, 0.01  # HU, and the share of voxels below it that makes a scan a CT: one voxel decides nothing
 CORTEX, WHITE = (4.0, 8.0), (14.0, 60.0)  # mm below the surface of the brain mask
 
 
@@ -47,7 +48,8 @@ def guess_modality(image: MetaTensor, brain: torch.Tensor) -> tuple[str, float]:
 
 
 class GuessModalityd(MapTransform):
-    """Set ``modality`` and ``modality_confidence``: what the data says (confidence 1), else CT by its air, else a guess.
+    """Set ``modality``, what the data says, else CT by its air, else a guess; and ``modality_guess`` with ``modality_confidence``, what
+    the intensities of an MR scan say, whatever it is called.
 
     Args:
         keys: one key, the scan.
@@ -59,16 +61,18 @@ class GuessModalityd(MapTransform):
         self.brain_key = brain_key
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
-        if data.get("modality"):
-            return {**data, "modality_confidence": 1.0}
-        modality, confidence = guess_modality(data[self.keys[0]], data[self.brain_key])
-        return {**data, "modality": modality, "modality_confidence": confidence}
+        if data.get("modality") == "ct":
+            return {**data, "modality_guess": "ct", "modality_confidence": 1.0}
+        guess, confidence = guess_modality(data[self.keys[0]], data[self.brain_key])
+        modality = data.get("modality") or guess
+        return {**data, "modality": modality, "modality_guess": guess, "modality_confidence": confidence}
 
 
 class WindowCTd(MapTransform):
-    """Cut a CT to its brain window and shift it to 0; an MR scan is shifted so that its background is 0.
+    """Cut a CT to its brain window and shift it to 0; the background of an MR scan becomes 0 (`zero_background`).
 
-    A scan counts as CT when the data says so (``modality``) or when it has values of air; ``modality`` is set then.
+    A scan counts as CT when the data says so (``modality``), or, where it says nothing, when it has the values of air; ``modality`` is
+    set then.
 
     Args:
         keys: one key, the scan.
@@ -85,18 +89,19 @@ class WindowCTd(MapTransform):
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         d = dict(data)
         scan = d[self.keys[0]]
-        has_air = float(scan.min()) < AIR
-        if d.get("modality") == "ct" and not has_air and float(scan.max()) > 2.0 * self.window[1]:
+        values = scan.as_tensor()
+        finite = torch.isfinite(values)
+        has_air = float(((values < AIR) & finite).float().mean()) > AIR_SHARE
+        if d.get("modality") == "ct" and not has_air and float(values[finite].max()) > 2.0 * self.window[1]:
             raise InputError(
                 f"{scan.meta.get('filename_or_obj', 'the scan')} is said to be CT, but its values "
-                f"({float(scan.min()):g} to {float(scan.max()):g}) are not Hounsfield units; convert them, or correct the modality"
+                f"({float(values[finite].min()):g} to {float(values[finite].max()):g}) are not Hounsfield units; convert them, or correct the modality"
             )
-        if has_air or d.get("modality") == "ct":
+        if d.get("modality") == "ct" or (has_air and not d.get("modality")):
             d["modality"] = "ct"
             low, high = self.window
-            values = scan.as_tensor().clamp(low, high) - low
+            values = torch.where(finite, values, low).clamp(low, high) - low
         else:
-            # The background of MR is near 0; resampling may leave some of it below.
-            values = scan.as_tensor().clamp(min=0.0)
+            values = zero_background(values)
         d[self.keys[0]] = MetaTensor(values, meta=dict(scan.meta))
         return d

@@ -86,7 +86,7 @@ class Judgement:
 
     def _true_lesion(self, entry: Mapping[str, Any], grid: MetaTensor) -> torch.Tensor:
         if "lesion" in entry:
-            return self._on_grid(entry["lesion"], grid) > 0
+            return self._on_grid(entry["lesion"], grid) >= 0.5
         if "anomaly" in entry:
             return self._on_grid(entry["anomaly"], grid) > LESION_THRESHOLD
         return torch.zeros(grid.shape, dtype=torch.bool)

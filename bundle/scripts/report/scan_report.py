@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.data.utils import create_file_basename
 from monai.transforms import MapTransform
 from scipy import ndimage
 
 from .. import __version__
+from ..saving import output_base, write_whole
 from ..volumes import voxel_ml
 
 __all__ = ["ScanReportd", "scan_report"]
@@ -50,11 +50,14 @@ def scan_report(score: MetaTensor, lesion: MetaTensor) -> dict[str, Any]:
     }
 
 
+SURE = 0.5  # confidence of a guess of the modality, from which on it may contradict a name
+
+
 class ScanReportd(MapTransform):
-    """Write ``<name>_report.json`` beside the images of a scan.
+    """Write ``<name>_report.json`` beside the images of a scan, and print a line of it.
 
     Args:
-        keys: score and lesion mask; the data also has ``modality``.
+        keys: score and lesion mask; the data also has ``modality`` and ``brain``, whose meta data tell how it was found.
         source_key: the scan, whose file name is taken.
         output_dir: where to write.
         data_root_dir: folder of the inputs, whose sub-folders are kept below `output_dir`.
@@ -78,15 +81,23 @@ class ScanReportd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         score, lesion = (data[key] for key in self.keys)
         source = data[self.source_key].meta["filename_or_obj"]
+        flags = [*(data[self.source_key].meta.get("scan_warnings") or []), *(data["brain"].meta.get("brain_warnings") or [])]
+        guess, confidence = data.get("modality_guess"), float(data.get("modality_confidence", 0.0))
+        if guess not in (None, data["modality"]) and confidence > SURE:
+            flags.append(f"it is called {data['modality']}, and its intensities look like {guess}")
         content = {
             "scan": str(source),
             "modality": data["modality"],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **scan_report(score.cpu(), lesion.cpu()),
+            "brain": {key: data["brain"].meta.get(f"{key}") for key in ("brain_method", "trimmed_ml")},
+            "flags": flags,
             "settings": self.settings,
             "versions": {"una": __version__, "monai": monai.__version__, "torch": torch.__version__},
             "notice": "Research use only, not for clinical decisions.",
         }
-        base = create_file_basename("report", str(source), self.output_dir, self.data_root_dir, separate_folder=False)
-        Path(f"{base}.json").write_text(json.dumps(content, indent=1, default=str))
+        base = output_base(str(source), "report", self.output_dir, self.data_root_dir)
+        write_whole(f"{base}.json", json.dumps(content, indent=1, default=str))
+        found = f"{content['lesion_count']} lesions, {content['lesion_volume_ml']:.2f} ml"
+        print(f"{source}: {data['modality']}, {found}{'; look at: ' + '; '.join(flags) if flags else ''}", flush=True)
         return dict(data)

@@ -1,0 +1,119 @@
+"""Go through many scans: one that cannot be used is named, and stops no other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from monai.data import PersistentDataset, list_data_collate
+from monai.data.utils import pickle_hashing
+
+from ..errors import InputError
+from ..preprocessing.jobs import reason
+
+__all__ = ["ScanCache", "Survey", "code_hash"]
+
+
+@lru_cache(maxsize=1)
+def code_hash() -> str:
+    """Of all modules of the bundle: what was prepared by other code is prepared again."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _hash_with_code(item: Any) -> bytes:
+    return pickle_hashing([pickle_hashing(item).decode(), code_hash()])
+
+
+class ScanCache(PersistentDataset):
+    """MONAI's `PersistentDataset`, keyed by the content of the scans, the transforms and the code; a damaged entry is made again.
+
+    Args:
+        data: entries, with ``content``, a hash of the scan.
+        transform: how a scan is prepared.
+        cache_dir: a folder; None keeps nothing.
+    """
+
+    def __init__(self, data: Sequence[Any], transform: Callable, cache_dir: str | Path | None) -> None:
+        super().__init__(
+            data, transform, cache_dir, hash_transform=_hash_with_code, track_meta=True, weights_only=False
+        )
+
+    def _cachecheck(self, item_transformed: Any) -> Any:
+        try:
+            return super()._cachecheck(item_transformed)
+        except (RuntimeError, EOFError, UnpicklingError, OSError) as error:
+            if self.cache_dir is None:
+                raise
+            file = self.cache_dir / f"{self.hash_func(item_transformed).decode('utf-8')}{self.transform_hash}.pt"
+            if not file.is_file():
+                raise
+            print(f"{file} is damaged ({type(error).__name__}); the scan is prepared again", flush=True)
+            file.unlink()
+            return super()._cachecheck(item_transformed)
+
+
+class Survey:
+    """Batches of one scan each, as a data loader gives them, without those that cannot be used.
+
+    Args:
+        dataset: scans; an error of its transform is noted.
+        entries: of the dataset, with ``image``.
+
+    Attributes:
+        failures: file and reason of each scan that was left out.
+    """
+
+    def __init__(self, dataset: Sequence[Any], entries: Sequence[Mapping[str, Any]]) -> None:
+        self.dataset = dataset
+        self.entries = list(entries)
+        self.failures: list[tuple[str, str]] = []
+
+    def _note(self, number: int, error: Exception) -> None:
+        image = self.entries[number]["image"]
+        name = str(image if isinstance(image, str) else Path(image[0]).parent)
+        why = reason(error)
+        self.failures.append((name, why))
+        print(f"left out: {why if name in why else f'{name}: {why}'}", flush=True)
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(len(self.dataset)):
+            self.number = number
+            try:
+                batch = list_data_collate([self.dataset[number]])
+            except Exception as error:  # one scan must not stop the others; the message says what it was
+                self._note(number, error)
+                continue
+            yield batch
+
+    def guarded(self, transform: Callable) -> Callable:
+        """A transform of the current scan whose errors, a full disk for one, are noted, too."""
+
+        def guarded(data: Any) -> Any:
+            try:
+                return transform(data)
+            except Exception as error:
+                self._note(self.number, error)
+                return data
+
+        return guarded
+
+    def finish(self) -> None:
+        """Say what was left out.
+
+        Raises:
+            InputError: when a scan was left out, after everything else was done.
+        """
+        if self.failures:
+            first, why = self.failures[0]
+            rest = f"; {', '.join(name for name, _ in self.failures[1:])}" if len(self.failures) > 1 else ""
+            raise InputError(
+                f"{len(self.failures)} of {len(self.entries)} scans could not be used (the others are done): "
+                f"{why if first in why else f'{first}: {why}'}{rest}"
+            )

@@ -1,0 +1,76 @@
+"""What the name of a file says: the person, the modality, and whether it is a companion of a scan. Only whole words count."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["COMPANIONS", "MODALITIES", "OUTPUTS", "Named", "modality_by_words", "read_name"]
+
+MODALITIES = ("t1", "t2", "flair", "ct")
+# What comes with a scan, in its world coordinates, and the ending of its file in the derivatives.
+COMPANIONS = {"label": "label_dseg", "lesion": "lesion_mask"}
+OUTPUTS = ("healthy", "anomaly", "lesion", "filled")  # endings of what `run inferring` writes beside a scan
+# Words of file names, of BIDS suffixes, of challenges (t1n, t1c, t2f, t2w) and of scanners' series descriptions.
+WORDS = {
+    "flair": r"(2d|3d|t2w?)?flair|t2f|tirm|darkfluid",
+    "ct": r"n?cct|ct",
+    "t1": r"(2d|3d)?t1(w|n|c|ce|wce|gd|post|km)?|mp2?rage|[if]?r?spgr|bravo|tfl(2d|3d)?",
+    "t2": r"(2d|3d)?t2w?",
+}
+LABEL_WORDS = r"synthseg|aseg|aparc|dseg|labels?|labelmap"
+LESION_WORDS = r"lesions?|lesionmask|seg|gt"
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a name says.
+
+    Args:
+        person: the name without the words that tell the modality; empty where nothing is left.
+        kind: "t1", "t2", "flair", "ct", "label", "lesion", "other" for a mask that is no lesion, or None where nothing tells.
+    """
+
+    person: str
+    kind: str | None
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", text.lower()) if word]
+
+
+def modality_by_words(text: str) -> str | None:
+    """The modality that a file name or a series description tells, or None."""
+    words = _words(text)
+    words += [one + other for one, other in zip(words, words[1:]) if (one, other) == ("dark", "fluid")]
+    return next((kind for kind, pattern in WORDS.items() if any(re.fullmatch(pattern, word) for word in words)), None)
+
+
+def _companion(words: list[str]) -> str | None:
+    """What the last word makes of a file: a lesion study is no lesion, the lesion of a study is."""
+    last = words[-1] if words else ""
+    if last == "mask":
+        return "lesion" if any(word.endswith(("lesion", "lesions")) for word in words) else "other"
+    if re.fullmatch(LABEL_WORDS, last):
+        return "label"
+    return "lesion" if re.fullmatch(LESION_WORDS, last) else None
+
+
+def read_name(stem: str) -> Named:
+    """Read a file name without its ending.
+
+    ``anna_T1w`` and ``anna_lesion`` are of one person, ``patient1_T2w`` and ``patient2_T2w`` of two, and so are ``s1_11`` and
+    ``s11_1``: what is left of a name keeps its separators.
+    """
+    words = _words(stem)
+    kind = _companion(words) or modality_by_words(stem)
+    bids = re.match(r"(sub-[^_\W]+(?:_ses-[^_\W]+)?)(?:_|$)", stem)
+    if bids:
+        return Named(bids.group(1), kind)
+    told = [*WORDS.values(), "brain", "dark", "fluid"] if modality_by_words(stem) else ["brain"]
+    if kind in ("label", "lesion", "other"):
+        told += [LABEL_WORDS, LESION_WORDS, "mask", "consensus"]
+    parts = re.split(r"([\W_]+)", stem)
+    kept = ["" if re.fullmatch("|".join(told), part.lower()) else part for part in parts]
+    person = re.sub(r"([\W_])[\W_]*", r"\1", "".join(kept)) if len(kept) != len(parts) or "" in kept else stem
+    return Named(re.sub(r"^[\W_]+|[\W_]+$", "", person), kind)
