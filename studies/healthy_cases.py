@@ -2,12 +2,12 @@
 
 Written, each a datalist for ``run inferring``, ``run judging``, ``run gating`` and ``run calibrating``:
 
-- ``calibration.json``: the T1w of the people of ``healthy_split.json`` that calibrate, and the same people as T2w, FLAIR and CT, which
-  are made of the T1w by contrast curves: nobody here has a real healthy one;
+- ``calibration.json``: the T1w of the people of ``healthy_split.json`` that calibrate, and the same people as T2w, FLAIR and CT,
+  which are made of the T1w by contrast curves: nobody here has a real healthy one;
 - ``test.json``: the same of the people that test, and two label maps that no training saw, in random modalities;
 - ``degraded.json``: the T1w of the people that test, with Table B.1's severe bias field and noise, in slices of 3 mm;
-- ``cavities.json``: the T1w of the people that test, each with cavities filled with CSF of 20 to 200 ml on one side, cortical or deep,
-  and their masks.
+- ``cavities.json``: the T1w of the people that test, each with cavities filled with CSF of 20 to 200 ml on one side, cortical or
+  deep, and their masks.
 """
 
 import json
@@ -38,10 +38,34 @@ CONTRASTS = {  # ranges of their values in another modality; CT in shares of 80 
     "ct": [[0.08, 0.18], [0.45, 0.55], [0.34, 0.43], [0.3, 0.5]],
 }
 APPEARANCES = {  # of label maps, on the 0-255 scale
-    "t1": {"csf": [20, 50], "gray_matter": [90, 115], "deep_gray_matter": [105, 145], "white_matter": [140, 170], "brain_stem": [130, 165]},
-    "t2": {"csf": [200, 240], "gray_matter": [105, 140], "deep_gray_matter": [85, 120], "white_matter": [65, 100], "brain_stem": [65, 100]},
-    "flair": {"csf": [10, 40], "gray_matter": [115, 150], "deep_gray_matter": [105, 140], "white_matter": [85, 120], "brain_stem": [85, 125]},
-    "ct": {"csf": [20, 45], "gray_matter": [112, 135], "deep_gray_matter": [108, 135], "white_matter": [88, 108], "brain_stem": [88, 108]},
+    "t1": {
+        "csf": [20, 50],
+        "gray_matter": [90, 115],
+        "deep_gray_matter": [105, 145],
+        "white_matter": [140, 170],
+        "brain_stem": [130, 165],
+    },
+    "t2": {
+        "csf": [200, 240],
+        "gray_matter": [105, 140],
+        "deep_gray_matter": [85, 120],
+        "white_matter": [65, 100],
+        "brain_stem": [65, 100],
+    },
+    "flair": {
+        "csf": [10, 40],
+        "gray_matter": [115, 150],
+        "deep_gray_matter": [105, 140],
+        "white_matter": [85, 120],
+        "brain_stem": [85, 125],
+    },
+    "ct": {
+        "csf": [20, 45],
+        "gray_matter": [112, 135],
+        "deep_gray_matter": [108, 135],
+        "white_matter": [88, 108],
+        "brain_stem": [88, 108],
+    },
 }
 CAVITY_ML = (20.0, 200.0)
 LABEL_MAPS = ("label_maps/training_seg_16.nii.gz", "label_maps_brain/brain4_labels.nii.gz")
@@ -81,25 +105,36 @@ def degraded(scan: MetaTensor, random: np.random.RandomState) -> MetaTensor:
     thick = values[:, :, :depth].reshape(*values.shape[:2], -1, 3).mean(axis=3)
     white = np.percentile(thick[thick > 0.1 * thick.max()], 95)
     noise = random.uniform(5, 10) / 255 * white * random.normal(size=thick.shape)
-    head = gaussian_filter((thick > 0.02 * thick.max()).astype(float), 1.0) > 0.5  # an extracted scan has no noise outside
+    head = (
+        gaussian_filter((thick > 0.02 * thick.max()).astype(float), 1.0) > 0.5
+    )  # an extracted scan has no noise outside
     thick = np.where(head, np.maximum(thick + noise, 0.0), thick)
     affine = np.asarray(aligned.affine) @ np.diag([1.0, 1.0, 3.0, 1.0])
     affine[:3, 3] += np.asarray(aligned.affine)[:3, 2]
     return MetaTensor(torch.from_numpy(thick.astype(np.float32))[None], affine=affine)
 
 
-def with_cavity(scan: MetaTensor, ml: float, cortical: bool, random: np.random.RandomState) -> tuple[MetaTensor, MetaTensor]:
+def with_cavity(
+    scan: MetaTensor, ml: float, cortical: bool, random: np.random.RandomState
+) -> tuple[MetaTensor, MetaTensor]:
     """The scan, RAS at 1 mm, with one cavity of a volume on a random side, and the mask of the cavity."""
     aligned = AlignToRAS(1.0)(scan)
     mask = BrainExtraction()(aligned)
     values, brain = np.array(aligned[0]), np.asarray(mask[0]) > 0
     mirror = estimate_mirror(aligned, mask)
-    voxels = np.indices(brain.shape).reshape(3, -1).T @ np.asarray(aligned.affine)[:3, :3].T + np.asarray(aligned.affine)[:3, 3]
+    voxels = (
+        np.indices(brain.shape).reshape(3, -1).T @ np.asarray(aligned.affine)[:3, :3].T
+        + np.asarray(aligned.affine)[:3, 3]
+    )
     off_plane = (voxels[:, 0] - (voxels @ mirror[:3, :3].T + mirror[:3, 3])[:, 0]).reshape(brain.shape) / 2
     side = brain & (off_plane * random.choice([-1, 1]) > 2.0)
     depth = distance_transform_edt(brain)
     height = np.indices(brain.shape)[2] - np.argwhere(brain)[:, 2].min()
-    places = side & (height > 55) & ((depth < 3) & (np.abs(off_plane) > 25) if cortical else (depth > 20) & (np.abs(off_plane) > 14))
+    places = (
+        side
+        & (height > 55)
+        & ((depth < 3) & (np.abs(off_plane) > 25) if cortical else (depth > 20) & (np.abs(off_plane) > 14))
+    )
     middle = np.argwhere(places)[random.randint(int(places.sum()))]
     distance = np.sqrt(((np.indices(brain.shape).transpose(1, 2, 3, 0) - middle) ** 2).sum(axis=-1))
     rough = gaussian_filter(random.normal(size=brain.shape), 6.0)
@@ -133,7 +168,10 @@ def write_healthy_cases(folder: Path) -> None:
                     ml = CAVITY_ML[0] * (CAVITY_ML[1] / CAVITY_ML[0]) ** share
                     name = f"{subject}_cavity_{'cortical' if cortical else 'deep'}"
                     filled, cavity = with_cavity(scan, ml, cortical, random)
-                    image, mask = save(filled, folder / f"{name}_t1.nii.gz"), save(cavity, folder / f"{name}_mask.nii.gz", np.uint8)
+                    image, mask = (
+                        save(filled, folder / f"{name}_t1.nii.gz"),
+                        save(cavity, folder / f"{name}_mask.nii.gz", np.uint8),
+                    )
                     lists["cavities"].append(entry(image, "t1", lesion=mask))
     labels = from_config("train.yaml", "labels", {})
     for number, file in enumerate(LABEL_MAPS):

@@ -1,7 +1,8 @@
 """The data behind the shipped weights, from the shared data: ``PYTHONPATH=bundle python -m studies.training_data runs/weights``.
 
 Held out for validation: a label map of each kind, Colin27, every tenth lesion mask. Of the 54 healthy T1w only those that train
-by ``healthy_split.json`` are in it. Nothing that `studies.real_scans` judges by is in it, but for Colin27, which only validates. Origins: the README of ``../shared/data``, and ``bundle/docs/data_license.txt``.
+by ``healthy_split.json`` are in it. Nothing that `studies.real_scans` judges by is in it, but for Colin27, which only validates.
+Origins: the README of ``../shared/data``, and ``bundle/docs/data_license.txt``.
 """
 
 import json
@@ -34,7 +35,9 @@ def write_training_data(folder: Path, workers: int) -> None:
             shutil.copyfile(SHARED / source, folder / "raw" / subject / f"{subject}_{name}")
     for subject in HEALTHY["training"]:
         (folder / "raw" / subject).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz", folder / "raw" / subject / f"{subject}_T1w.nii.gz")
+        shutil.copyfile(
+            SHARED / f"healthy_t1w/{subject}_T1w.nii.gz", folder / "raw" / subject / f"{subject}_T1w.nii.gz"
+        )
     prepared = folder / "prepared"
     from_config(
         "preprocess.yaml", "cohort", {"input": str(folder / "raw"), "output_dir": str(prepared), "workers": workers}

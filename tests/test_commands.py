@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, bundle_environment, bundle_run, config, small
+from scipy.ndimage import distance_transform_edt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
@@ -44,13 +45,19 @@ def cohort(tmp_path_factory, sample_datalist) -> Path:
     return folder
 
 
+def own_weights(trained: Path, voxel_size: float, threshold: str = "0.1") -> list:
+    """Arguments of `inferring` and its kin for the weights of `trained`, which have no calibration."""
+    network = ["--checkpoint", trained / "model.pt", "--voxel_size", str(voxel_size), "--features", "[8,8,8,8]"]
+    return [*network, "--calibration", "False", "--threshold", threshold]
+
+
 def test_training_writes_weights_state_and_events(trained):
     weights = torch.load(trained / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in weights.values())
     state = torch.load(trained / "last.pt", weights_only=True)
     assert state["trainer"] == {"epoch": 2, "iteration": 4} and state["best"]["epoch"] in (1, 2)
     assert sorted(losses(trained)) == [1, 2, 3, 4]
-    assert not list(trained.glob("*.partial"))
+    assert not list(trained.glob(".*"))
 
 
 def test_plain_run_is_training_and_an_earlier_stop_continues(tmp_path, sample_datalist, trained):
@@ -164,17 +171,19 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
     oblique = source.affine @ np.array([[0, -0.98, 0.2, 4], [0.9, 0, 0.1, -3], [0, 0.1, 0.8, 7], [0, 0, 0, 1]])
     nib.save(nib.Nifti1Image((source.get_fdata() * 1000).astype(np.int16), source.affine), scans / "plain.nii.gz")
     nib.save(nib.Nifti1Image(source.get_fdata().astype(np.float32), oblique), scans / "deep" / "oblique.nii")
-    weights = ["--checkpoint", trained / "model.pt", "--voxel_size", "6.0", "--features", "[8,8,8,8]"]
+    weights = own_weights(trained, 6.0)
     out = tmp_path / "out"
     bundle_run("run", "inferring", *config("inference"), "--input", scans, "--output_dir", out, *weights)
     for name in ("plain.nii.gz", "deep/oblique.nii"):
         scan, base = nib.load(scans / name), out / name.split(".")[0]
-        results = {key: nib.load(f"{base}_{key}.nii.gz") for key in ("healthy", "anomaly", "lesion")}
+        results = {key: nib.load(f"{base}_{key}.nii.gz") for key in ("healthy", "anomaly", "lesion", "filled")}
         for result in results.values():
             assert result.shape == scan.shape
             np.testing.assert_allclose(result.affine, scan.affine, atol=1e-4)
         score, lesion = results["anomaly"].get_fdata(), np.asarray(results["lesion"].dataobj)
-        assert 0 <= score.min() and score.max() <= 1 and set(np.unique(lesion)) <= {0, 1} and lesion.dtype == np.uint8
+        assert 0 <= score.min() and set(np.unique(lesion)) <= {0, 1} and lesion.dtype == np.uint8
+        away = distance_transform_edt(lesion == 0, sampling=scan.header.get_zooms()) >= 2.0
+        np.testing.assert_allclose(results["filled"].get_fdata()[away], scan.get_fdata()[away], rtol=1e-4, atol=1e-4)
         report = json.loads(Path(f"{base}_report.json").read_text())
         voxel_ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
         assert report["lesion_volume_ml"] == pytest.approx(lesion.sum() * voxel_ml)
@@ -187,37 +196,62 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
     assert (out / "case_0001_image_lesion.nii.gz").is_file()
 
 
-def test_the_score_is_the_difference_of_scan_and_healthy(trained, cohort, tmp_path):
-    # On an upright grid of the working resolution nothing is resampled, and the identity holds voxel by voxel.
+def test_the_mask_is_the_score_above_the_threshold(trained, cohort, tmp_path):
     entry = json.loads((cohort / "datalist.json").read_text())["test"][0]
-    scan = nib.load(cohort / entry["image"]).get_fdata()
-    nib.save(nib.Nifti1Image(scan.astype(np.float32), np.diag([3.0, 3.0, 3.0, 1.0])), tmp_path / "upright.nii.gz")
-    weights = [
-        "--checkpoint",
-        trained / "model.pt",
-        "--voxel_size",
-        "3.0",
-        "--features",
-        "[8,8,8,8]",
-        "--amp",
-        "False",
-    ]
-    bundle_run(
+    arguments = ["--input", cohort / entry["image"], "--output_dir", tmp_path, "--min_volume_ml", "0.0"]
+    masks = {}
+    for threshold in ("0.02", "0.1"):
+        bundle_run("run", "inferring", *config("inference"), *arguments, *own_weights(trained, 3.0, threshold))
+        score, mask = (
+            nib.load(tmp_path / f"case_0000_image_{key}.nii.gz").get_fdata() for key in ("anomaly", "lesion")
+        )
+        np.testing.assert_array_equal(mask > 0, score.astype(np.float32) > float(threshold))
+        masks[threshold] = mask.sum()
+    assert masks["0.02"] > masks["0.1"]
+    # A calibration of other weights is refused, and the error says what to do.
+    refused = own_weights(trained, 3.0)[:-4]
+    done = bundle_run("run", "inferring", *config("inference"), *arguments, *refused, check=False)
+    assert done.returncode == 1 and "other weights" in done.stderr and "run calibrating" in done.stderr
+
+
+def test_healthy_people_calibrate_the_score_and_pass_the_gate(trained, cohort, tmp_path):
+    entry = json.loads((cohort / "datalist.json").read_text())["test"][0]
+    healthy = nib.load(cohort / entry["healthy"])
+    random = np.random.RandomState(0)
+    scans = []
+    for number in range(5):
+        noisy = healthy.get_fdata() * (1 + 0.05 * random.normal(size=healthy.shape))
+        nib.save(nib.Nifti1Image(noisy.astype(np.float32), healthy.affine), tmp_path / f"p{number}.nii.gz")
+        scans.append({"subject": f"p{number}", "image": f"p{number}.nii.gz", "modality": "t1", "diseased": False})
+    (tmp_path / "people.json").write_text(json.dumps({"test": scans[:4]}))
+    (tmp_path / "next.json").write_text(json.dumps({"test": scans[4:]}))
+    weights = own_weights(trained, 3.0)[:-4]
+    arguments = ["--input", tmp_path / "people.json", "--output_dir", tmp_path / "calibration", "--share", "0.8"]
+    bundle_run("run", "calibrating", *config("inference", "calibrate"), *arguments, *weights)
+    known = json.loads((tmp_path / "calibration/calibration.json").read_text())
+    assert known["modalities"]["t1"]["people"] == 4 and known["about"]["promise"] == {"largest_ml": 5.0, "share": 0.8}
+    calibrated = [*weights, "--calibration", tmp_path / "calibration/calibration.json"]
+    arguments = ["--input", tmp_path / "next.json", "--output_dir", tmp_path / "gate"]
+    gate = [*config("inference", "gate"), *arguments, *calibrated, "--median_ml", "6.0", "--high_ml", "6.0"]
+    bundle_run("run", "gating", *gate)
+    assert json.loads((tmp_path / "gate/gate.json").read_text())["t1"]["passed"]
+    done = bundle_run("run", "gating", *gate, "--threshold", "0.05", check=False)
+    assert done.returncode == 1 and "not left alone" in done.stderr
+    findings = pd.read_csv(tmp_path / "gate/findings.csv")
+    assert findings["ml"].sum() == pytest.approx(pd.read_csv(tmp_path / "gate/gate.csv")["found_ml"].sum())
+    # Too few people promise nothing.
+    done = bundle_run(
         "run",
-        "inferring",
-        *config("inference"),
+        "calibrating",
+        *config("inference", "calibrate"),
         "--input",
-        tmp_path / "upright.nii.gz",
+        tmp_path / "people.json",
         "--output_dir",
         tmp_path,
         *weights,
+        check=False,
     )
-    healthy, score = (nib.load(tmp_path / f"upright_{key}.nii.gz").get_fdata() for key in ("healthy", "anomaly"))
-    inside = score > 0
-    counted = inside & (healthy > 0.1 * healthy.max()) & (scan > 0)
-    gain = np.median(scan[counted] / healthy[counted])  # the reconstruction has one scale, a scan any
-    differs = np.abs(score - np.clip(np.abs(scan - gain * healthy), 0, 1))[inside] > 5e-3
-    assert differs.mean() < 1e-3  # single voxels at the edge of the mask
+    assert done.returncode == 1 and "4 healthy people" in done.stderr and "19 are needed" in done.stderr
 
 
 def test_judging_compares_scores_and_fillings(trained, cohort, tmp_path):
@@ -237,12 +271,13 @@ def test_judging_compares_scores_and_fillings(trained, cohort, tmp_path):
     ]
     (tmp_path / "scans.json").write_text(json.dumps({"test": scans}))
     arguments = ["--input", tmp_path / "scans.json", "--output_dir", tmp_path / "judged"]
-    arguments += ["--checkpoint", trained / "model.pt", "--voxel_size", "3.0", "--features", "[8,8,8,8]"]
+    arguments += own_weights(trained, 3.0)
     bundle_run("run", "judging", *config("inference", "judge"), *arguments)
     rows = {row["subject"]: row for row in json.loads((tmp_path / "judged/cases.json").read_text())}
     bright, clean = rows["bright"], rows["healthy"]
     assert bright["true_ml"] == pytest.approx(64 * 27e-3) and clean["true_ml"] == 0.0
-    assert clean["false_ml"] == clean["found_ml"] and "auprc_hyper" not in clean
+    assert "auprc_hyper" not in clean and bright["false_ml"] <= bright["found_ml"]
+    assert set(bright) >= {f"auprc_{score}" for score in ("anomaly", "own_contrast", "matched", "plain")}
     assert bright["auprc_hyper"] > 0.9 and bright["auprc_contralateral"] > 0.3 and bright["auprc_hypo"] < 0.1
     assert bright["psnr_mirror"] > bright["psnr_scan"] + 5.0  # the anatomy is symmetric
     similarity = pd.read_csv(tmp_path / "judged/similarity.csv")
@@ -273,7 +308,7 @@ def test_verify_and_export(trained, tmp_path):
         "[8,8,8,8]",
     )
     scripted = torch.jit.load(exported)
-    assert scripted(torch.rand(1, 2, 32, 48, 32)).shape == (1, 1, 32, 48, 32)
+    assert scripted(torch.rand(1, 2, 32, 48, 32)).shape == (1, 2, 32, 48, 32)
     onnx = tmp_path / "model.onnx"
     shape = ["--input_shape", "[1,2,32,48,32]", "--features", "[8,8,8,8]"]
     bundle_run("onnx_export", "network_def", "--filepath", onnx, "--ckpt_file", trained / "model.pt", *files, *shape)

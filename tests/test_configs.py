@@ -62,9 +62,8 @@ def test_the_shipped_weights_are_the_listed_ones_and_the_default():
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_reference_of_every_config_resolves(path):
-    base = dict.fromkeys(["multi_gpu_train", "evaluate", "demo", "paper_scale", "released"], "train") | {
-        "judge": "inference"
-    }
+    base = dict.fromkeys(["multi_gpu_train", "evaluate", "demo", "paper_scale", "released"], "train")
+    base |= dict.fromkeys(["judge", "gate", "calibrate"], "inference")
     name = base.get(path.stem, "train" if path.stem.startswith("ablation") else path.stem)
     parser = parse(*dict.fromkeys([name, path.stem]))
     text = json.dumps(parser.get(), default=str)
@@ -81,10 +80,18 @@ def test_paper_scale_has_the_papers_numbers():
     assert get("patch_size") == [160] * 3 and get("batch_size") == 4 and get("voxel_size") == 1.0
     assert get("iterations") == 400_000 and get("learning_rate_drop") == 300_000 and get("learning_rate") == 1e-4
     assert get("lambda_contrast") == 2.0 and get("loss").reconstruction.lambda_p == 1.0
-    convolutions = [m for m in get("network_def").modules() if isinstance(m, torch.nn.Conv3d)]
-    first, last = convolutions[0], get("unet").output_block.conv.conv
+    network = get("network_def")
+    first = next(m for m in network.modules() if isinstance(m, torch.nn.Conv3d))
+    last = network.output_block.conv.conv
     assert first.stride == (1, 1, 1) and first.in_channels == 2  # every voxel, scan and mirrored partner
-    assert last.in_channels == 64 and last.kernel_size == (1, 1, 1) and convolutions[-1].out_channels == 1
+    assert (
+        last.in_channels == 64 and last.kernel_size == (1, 1, 1) and last.out_channels == 2
+    )  # healthy T1w, intact scan
+    # What is ours and not the paper's is off.
+    fluid, encode = get("fluid").transform, get("encode").transform
+    assert fluid.seed_saturation is None and fluid.seed_cell_size == [100.0, 100.0] and fluid.prob == 1.0
+    assert (encode.texture, encode.strength, encode.scale, encode.cavity_prob) == ([1.0, 1.0], [1.0, 1.0], 0.0, 0.0)
+    assert get("attend").transform.power == 0.0
     fluid = get("fluid").transform
     assert (fluid.cell_size, fluid.velocity_scale, fluid.num_times, fluid.time_step) == (100.0, 500.0, [2, 10], 0.1)
     deform = get("deform").transform
@@ -118,11 +125,11 @@ def test_ablations_change_what_they_say(sample_datalist):
     mirrorless = sample("ablation_no_mirror")
     batch = {
         key: torch.rand(1, 1, 32, 32, 32)
-        for key in ("healthy", "anomaly", "mirrored_anomaly", "image", "mirrored", "brain")
+        for key in ("healthy", "intact", "anomaly", "attention", "mirrored_anomaly", "image", "mirrored", "brain")
     }
     inputs, _ = mirrorless.get_parsed_content("prepare_batch")({**batch, "diseased": torch.zeros(1)})
     assert torch.equal(inputs, batch["image"])
-    assert mirrorless.get_parsed_content("network_def").eval()(inputs).shape == (1, 1, 32, 32, 32)
+    assert mirrorless.get_parsed_content("network_def").eval()(inputs).shape == (1, 2, 32, 32, 32)
 
 
 def test_loads_as_a_monai_workflow(tmp_path, sample_datalist):

@@ -55,7 +55,7 @@ def test_the_generator_takes_real_subjects(shared_data, tmp_path, folder):
     else:
         subjects = [{"label": str(path)} for path in sorted((shared_data / folder).glob("*.nii.gz"))[:2]]
     datalist = tmp_path / "list.json"
-    datalist.write_text(json.dumps({"training": subjects}))
+    datalist.write_text(json.dumps({"training": subjects, "validation": subjects}))
     parser = ConfigParser()
     parser.read_config(str(ROOT / "bundle/configs/train.yaml"))
     masks = sorted(str(path) for path in (shared_data / "lesion_masks").glob("*.nii.gz"))[:5]

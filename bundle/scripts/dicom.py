@@ -88,9 +88,7 @@ def _volumes(images: list[tuple[Path, Any]]) -> dict[str, list[tuple[Path, Any]]
     for keyword, name in SPLITTERS.items():
         values = {str(header.get(keyword, "")) for _, header in images}
         if len(values) > 1:
-            parts = {
-                value: [(f, h) for f, h in images if str(h.get(keyword, "")) == value] for value in sorted(values)
-            }
+            parts = {value: [(f, h) for f, h in images if str(h.get(keyword, "")) == value] for value in sorted(values)}
             if len({len(part) for part in parts.values()}) == 1 or keyword in ("EchoTime", "DiffusionBValue"):
                 return {
                     f"{name}{value}{'_' if inner else ''}{inner}": volume
@@ -112,7 +110,9 @@ def _uneven(headers: Sequence[Any]) -> str | None:
     steps = np.diff(places)
     usual = float(np.median(steps))
     if usual <= 1e-3:
-        return "has several images at one place, and nothing tells them apart; export the volumes as series of their own"
+        return (
+            "has several images at one place, and nothing tells them apart; export the volumes as series of their own"
+        )
     odd = np.flatnonzero(np.abs(steps / usual - 1.0) > UNEVEN)
     if not len(odd):
         return None

@@ -70,7 +70,8 @@ def save_volume(volume: MetaTensor, path: str | Path, dtype: Any, like: MetaTens
 
 
 def output_base(source: str, postfix: str, output_dir: str | Path, data_root_dir: str) -> Path:
-    """Path of a result without its ending: named after the scan, in the sub-folder that the scan has below the folder of the inputs.
+    """Path of a result without its ending: named after the scan, in the sub-folder that the scan has below the folder of the
+    inputs.
 
     Raises:
         InputError: when that would lie outside of `output_dir`.
@@ -78,7 +79,9 @@ def output_base(source: str, postfix: str, output_dir: str | Path, data_root_dir
     base = Path(create_file_basename(postfix, source, str(output_dir), data_root_dir, separate_folder=False))
     inside, folder = Path(os.path.normpath(base.absolute())), Path(os.path.normpath(Path(output_dir).absolute()))
     if folder not in inside.parents:
-        raise InputError(f"the results of {source} would be written to {inside}, outside of {folder}; give the scan's own folder as --input")
+        raise InputError(
+            f"the results of {source} would be written to {inside}, outside of {folder}; give the scan's own folder as --input"
+        )
     return base
 
 

@@ -96,8 +96,8 @@ class Analyst:
             modality: t1, t2, flair or ct; None to guess.
 
         Returns:
-            ``pred_healthy`` (T1w), ``pred_intact`` (the scan without its anomaly), the scores, ``scan``, ``mirrored``, ``brain``, ``disagreement`` and ``modality``; and
-            ``original``, the scan as read.
+            ``pred_healthy`` (T1w), ``pred_intact`` (the scan without its anomaly), the scores, ``scan``, ``mirrored``, ``brain``,
+            ``disagreement`` and ``modality``; and ``original``, the scan as read.
 
         Raises:
             InputError: when the scan cannot be used.

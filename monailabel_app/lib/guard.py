@@ -8,7 +8,7 @@ Each override names the defect. They were found by trying, see the tests.
   name that resolves to 127.0.0.1 (DNS rebinding) does not help.
 - Ids and tags such as ``../x`` write outside of the store, ``image=/abs/path`` reads any file, also inside of ``params``; links in
   the study folder lead out of it: refused.
-- Anyone may replace weights: refused unless ``allow_weights`` is on; then only files that load without pickle.
+- Anyone may replace or delete weights: refused. New weights come from a training, or with a file in ``variants``.
 - Uploads have no limit, and are stored before anyone looks: limited, and read first.
 - Its endpoints are coroutines that compute for seconds without awaiting, so that one inference stops the whole server: they run in
   threads here.
@@ -28,7 +28,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import nibabel as nib
-import torch
 from fastapi import FastAPI, HTTPException, UploadFile
 from monailabel.endpoints import activelearning, batch_infer, datastore, infer, info, model, scoring, session, train
 from monailabel.interfaces.app import MONAILabelApp
@@ -48,13 +47,19 @@ from .analysis import GRID_TOLERANCE
 
 __all__ = ["Guard", "install"]
 
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+\-]{0,199}")
+ID = re.compile(r"\w[\w ._+\-]{0,199}")  # letters of any alphabet
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
 CLIENT_KEYS = {"client_id", "result_extension", "result_dtype", "result_compress", "label_tag", "save_label", "device"}
+CLIENT_KEYS |= {
+    "logging",
+    "multi_gpu",
+    "gpus",
+    "max_workers",
+}  # MONAI Label's own defaults, which its clients send along
 KEYS = {  # that a request may set, beside those of the model's own config
     "infer": {"foreground", "background", "lesion", "label_info", "restore_label_idx"},
     "batch": {"images", "max_batch_size", "again"},
-    "train": {"name", "max_epochs", "dataset", "train_batch_size", "val_batch_size", "multi_gpu", "gpus", "pretrained"},
+    "train": {"name", "max_epochs", "dataset", "train_batch_size", "val_batch_size", "val_split", "pretrained"},
     "activelearning": set(),
     "scoring": set(),
 }
@@ -267,7 +272,7 @@ def _check_store(path: str, method: str, given: Mapping[str, Any], app: MONAILab
         _inside(app, uri)
 
 
-def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp, allow_weights: bool) -> None:
+def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp) -> None:
     """Everything that a request must pass before MONAI Label sees it."""
     area = path.strip("/").split("/")[0]
     for key in NAMES:
@@ -276,10 +281,9 @@ def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp
     if area == "session":
         raise HTTPException(403, "sessions are switched off; add the scan to the datastore")
     if area == "model" and method in ("PUT", "DELETE"):
-        if not allow_weights:
-            raise HTTPException(403, "weights cannot be changed by a request; start with --conf allow_weights true")
-        if method == "PUT":
-            _check_weights(given["file"])
+        raise HTTPException(
+            403, "weights cannot be changed by a request: train, or add a file to the variants (docs/reader.md)"
+        )
     if area in KEYS and method == "POST":
         _check_task(area, given, app)
     if area == "infer":
@@ -291,25 +295,26 @@ def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp
         _check_store(path, method, given, app)
 
 
-def _check_weights(upload: UploadFile) -> None:
-    try:
-        torch.load(upload.file, map_location="cpu", weights_only=True)
-    except Exception:
-        raise HTTPException(422, "the file is not a weights file that loads without pickle") from None
-    upload.file.seek(0)
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The `InputError` behind an error: MONAI wraps what a transform raises."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
 
 
-def _in_thread(original: Callable, path: str, method: str, app: MONAILabelApp, allow_weights: bool) -> Callable:
+def _in_thread(original: Callable, path: str, method: str, app: MONAILabelApp) -> Callable:
     def endpoint(**given: Any) -> Any:
-        _checks(path, method, given, app, allow_weights)
+        _checks(path, method, given, app)
         try:
             return asyncio.run(original(**given))
-        except InputError as error:
-            raise HTTPException(422, str(error)) from None
         except (ImageNotFoundException, LabelNotFoundException) as error:
             raise HTTPException(404, error.msg) from None
         except MONAILabelException as error:
             raise HTTPException(400, error.msg) from None
+        except Exception as error:
+            if reason := _input_error(error):
+                raise HTTPException(422, str(reason)) from None
+            raise
 
     endpoint.__signature__ = inspect.signature(original)
     endpoint.__name__ = original.__name__
@@ -322,7 +327,7 @@ def install(server: FastAPI, app: MONAILabelApp, conf: Mapping[str, str]) -> Non
     Args:
         server: ``monailabel.app.app``.
         app: the app it serves.
-        conf: ``allow_remote``, ``allow_weights`` (true or false), ``origins``, ``hosts`` (comma-separated), ``max_upload_mb``.
+        conf: ``allow_remote`` (true or false), ``origins``, ``hosts`` (comma-separated), ``max_upload_mb``.
     """
 
     def on(key: str) -> bool:
@@ -335,7 +340,7 @@ def install(server: FastAPI, app: MONAILabelApp, conf: Mapping[str, str]) -> Non
     for module in (activelearning, batch_infer, datastore, infer, info, model, scoring, session, train):
         for route in module.router.routes:
             for method in route.methods:
-                endpoint = _in_thread(route.endpoint, route.path, method, app, on("allow_weights"))
+                endpoint = _in_thread(route.endpoint, route.path, method, app)
                 server.add_api_route(route.path, endpoint, methods=[method], include_in_schema=False)
     routes = server.router.routes
     routes[:] = [*routes[before:], *routes[:before]]

@@ -43,13 +43,16 @@ def refined(
         the new mask.
 
     Raises:
-        InputError: when a click lies outside the scan.
+        InputError: when a click lies outside the scan, or is not three numbers.
     """
     mask = mask.copy()
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     for points, adds in ((add, True), (remove, False)):
         for point in points:
-            voxel = tuple(round(float(value)) for value in point)
+            try:
+                voxel = tuple(round(float(value)) for value in point)
+            except (TypeError, ValueError, OverflowError) as error:  # text, NaN, infinity
+                raise InputError(f"a click must be three voxel indices, got {point!r}") from error
             if len(voxel) != 3 or not all(0 <= v < n for v, n in zip(voxel, mask.shape)):
                 raise InputError(f"the click {list(point)} lies outside the scan of {list(mask.shape)} voxels")
             distance = _distance(mask.shape, voxel, spacing)

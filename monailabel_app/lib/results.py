@@ -30,6 +30,8 @@ def _number(request: Mapping[str, Any], key: str, low: float, high: float) -> fl
         InputError: when it is none, or out of range.
     """
     try:
+        if isinstance(request[key], bool):
+            raise TypeError("a boolean")
         value = float(request[key])
     except (TypeError, ValueError) as error:
         raise InputError(f"{key} must be a number, got {request[key]!r}") from error

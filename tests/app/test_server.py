@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import requests
-from conftest import dice
+from conftest import bundle_run, config, dice
 from lib.viewer import MENDED
 
 from app.conftest import Server
@@ -32,7 +32,7 @@ def test_every_model_answers_on_the_grid_of_the_scan(server, scans):
     assert mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1} and 1 <= levels.max() <= 4
     file, _ = server.client.infer("una_score", "patient0_t1", {"values": "score"})
     score = nib.load(file).get_fdata()
-    assert ((levels == 0) == (score < 0.06)).mean() > 0.999  # the levels are those of the score
+    assert ((levels == 0) == (score < 0.5)).mean() > 0.999  # the levels are those of the score
     healthy = volumes["una_healthy"].get_fdata()
     inside = (scan.get_fdata() > 0) & (healthy > 0)
     assert np.corrcoef(healthy[inside], scan.get_fdata()[inside])[0, 1] > 0.5
@@ -43,11 +43,12 @@ def test_settings_change_the_mask_and_bad_ones_are_named(server):
     def volume(**settings):
         return server.client.infer("una_anomaly", "patient0_t1", settings)[1]["lesion_ml"]
 
-    assert volume(threshold=0.05) > volume(threshold=0.2) >= volume(threshold=0.9)
-    assert volume(threshold=0.2, min_volume_ml=0.0) >= volume(threshold=0.2, min_volume_ml=5.0)
+    assert volume(threshold=0.3) > volume(threshold=1.0) >= volume(threshold=5.0)
+    assert volume(threshold=0.5, min_volume_ml=0.0) >= volume(threshold=0.5, min_volume_ml=5.0)
     for settings, said in (
         ({"threshold": "much"}, "must be a number"),
         ({"threshold": 7000}, "between 0 and 1000"),
+        ({"threshold": True}, "must be a number"),
         ({"score": "wishful"}, "must be one of"),
         ({"modality": "pet"}, "must be one of"),
         ({"result_extension": ".exe"}, "result_extension"),
@@ -68,10 +69,10 @@ def test_nrrd_for_ohif_has_the_same_voxels(server):
 
 def test_a_click_adds_and_removes_and_a_sent_mask_is_the_start(server, scans):
     truth = np.asarray(nib.load(scans / "truth/patient0_t1.nii.gz").dataobj) > 0
-    file, said = server.client.infer("una_refine", "patient0_t1", {"threshold": 1.0})
+    file, said = server.client.infer("una_refine", "patient0_t1", {"threshold": 999.0})
     assert said["lesion_ml"] == 0.0
     inside = np.argwhere(truth)[truth.sum() // 2].tolist()
-    file, said = server.client.infer("una_refine", "patient0_t1", {"threshold": 1.0, "foreground": [inside]})
+    file, said = server.client.infer("una_refine", "patient0_t1", {"threshold": 999.0, "foreground": [inside]})
     added = np.asarray(nib.load(file).dataobj) > 0
     assert added[tuple(inside)] or said["lesion_ml"] > 0.0
     file, said = server.client.infer(
@@ -82,6 +83,24 @@ def test_a_click_adds_and_removes_and_a_sent_mask_is_the_start(server, scans):
     )
     left = np.asarray(nib.load(file).dataobj) > 0
     assert not left[tuple(inside)] and not (left & ~truth).any()
+
+
+def test_the_mask_is_that_of_the_command_line(server, scans, tmp_path):
+    file, _ = server.client.infer("una_anomaly", "patient0_t1", {})
+    arguments = ["--input", scans / "studies/patient0_t1.nii.gz", "--output_dir", tmp_path]
+    bundle_run("run", "inferring", *config("inference"), *arguments)
+    mask = nib.load(tmp_path / "patient0_t1_lesion.nii.gz").get_fdata()
+    assert dice(nib.load(file).get_fdata(), mask) > 0.999 or not mask.any()
+
+
+def test_bad_clicks_are_named(server):
+    for click in (["nan", 1, 1], [1, 1], ["here", 1, 1]):
+        answer = requests.post(
+            f"{server.url}/infer/una_refine?image=patient0_t1",
+            data={"params": json.dumps({"foreground": [click]})},
+            timeout=60,
+        )
+        assert answer.status_code == 422, answer.text
 
 
 def test_labels_are_saved_and_strategies_pick_what_is_left(server, scans):

@@ -28,7 +28,12 @@ def weights(tmp_path_factory, sample_datalist):
 def desk(tmp_path, scans, weights):
     """A server of its own whose family ``tiny`` is a further config in a folder."""
     content = ConfigParser.load_config_file(str(ROOT / "monailabel_app/variants/una.yaml"))
-    content |= {"checkpoint": str(weights), "voxel_size": SMALL["voxel_size"], "features": SMALL["features"]}
+    content |= {
+        "checkpoint": str(weights),
+        "calibration": False,
+        "voxel_size": SMALL["voxel_size"],
+        "features": SMALL["features"],
+    }
     content["training"] = {"patch_size": SMALL["patch_size"], "iterations": 4, "iterations_per_epoch": 2}
     content["training"] |= {"learning_rate": 1.0e-3, "validation_draws": 2}
     (tmp_path / "variants").mkdir()
@@ -67,7 +72,7 @@ def test_a_correction_becomes_new_weights_and_the_old_ones_come_back(desk):
     assert state(desk)["version"] == 1
     record = state(desk)["newest"]
     assert record["parent"] == 0 and record["corrections"] == ["patient0_t1.nii.gz"]
-    assert set(record["before"]) == set(record["after"]) == {"PSNR_F_region", "PSNR_D_region"}
+    assert set(record["before"]) == set(record["after"]) == {"PSNR_F_region", "PSNR_D_region", "healthy_ml"}
     after, said = desk.client.infer("tiny_healthy", "patient0_t1", {})
     assert said["weights"] == 1 and np.abs(nib.load(after).get_fdata() - before).max() > 1e-3
 

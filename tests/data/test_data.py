@@ -56,16 +56,24 @@ def test_datalist_errors_name_file_problem_and_way_out(tmp_path, scan):
     with pytest.raises(InputError, match="no datalist at .*list.json"):
         load_datalist(path, "training")
     for content, message in {
-        "{broken": "is not a JSON datalist",
-        "[]": "is not a JSON datalist",
+        "{broken": "is not JSON",
+        '{"training": [{"t1": "a.nii"},]}': "comma after the last entry",
+        "[]": "is a list at the top",
+        json.dumps({"training": {"t1": "a.nii"}}): "'training' is a dict, not a list",
+        json.dumps({"training": ["a.nii"]}): "entry 0 is a str",
+        json.dumps({"training": [{"t1": None}]}): "'t1' must be a file name, not null",
+        json.dumps({"training": [{"T1": scan.name}]}): r"the key 'T1', which nothing reads; t1\?",
         json.dumps({"training": []}): "no entry under 'training'",
         json.dumps({"training": [{"t1": "absent.nii.gz"}]}): "absent.nii.gz does not exist",
     }.items():
         path.write_text(content)
         with pytest.raises(InputError, match=message):
             load_datalist(path, "training")
-    path.write_text(json.dumps({"training": [{"t1": scan.name}]}))
-    assert load_datalist(path, "validation")[0]["t1"] == str(scan)
+    # A mark at the beginning, as editors on Windows leave it, is no error; a missing validation is one, never silently training.
+    path.write_text("\ufeff" + json.dumps({"training": [{"t1": scan.name}]}), encoding="utf-8")
+    assert load_datalist(path, "training")[0]["t1"] == str(scan)
+    with pytest.raises(InputError, match="no entry under 'validation'"):
+        load_datalist(path, "validation")
 
 
 def test_find_scans_takes_a_file_a_folder_and_a_datalist(tmp_path, scan):

@@ -23,7 +23,9 @@ def anatomy():
     generator = torch.Generator().manual_seed(0)
     brain = ball(48, 22.0)
     t1 = torch.where(ball(48, 13.0), 0.8, torch.where(ball(48, 19.0), 0.55, 0.2)).float()
-    t1 = torch.nn.functional.avg_pool3d(t1[None, None], 3, 1, 1)[0, 0] + 0.02 * torch.randn(t1.shape, generator=generator)
+    t1 = torch.nn.functional.avg_pool3d(t1[None, None], 3, 1, 1)[0, 0] + 0.02 * torch.randn(
+        t1.shape, generator=generator
+    )
     return t1 * brain, brain, generator
 
 
@@ -78,7 +80,9 @@ def test_a_large_one_sided_lesion_is_not_explained_as_gain(anatomy):
     lesion[26:44, 12:36, 12:36] = True  # most of one hemisphere's middle
     lesion &= brain
     assert 0.1 < float(lesion.sum()) / float(brain.sum()) < 0.3
-    scan = torch.where(lesion, 0.2 * torch.ones_like(t1), t1) + 0.02 * torch.randn(t1.shape, generator=generator) * brain
+    scan = (
+        torch.where(lesion, 0.2 * torch.ones_like(t1), t1) + 0.02 * torch.randn(t1.shape, generator=generator) * brain
+    )
     white = lesion & (t1 > 0.6)
 
     def depth(transform) -> float:

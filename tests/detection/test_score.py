@@ -109,7 +109,13 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
     lesion = depth > 5
     lesion[:, 20:], lesion[:, :, 20:], lesion[..., 20:] = False, False, False
     assert 200 < lesion.sum() < 0.1 * brain.sum()
-    data = {"expected": healthy, "pred_healthy": healthy, "scan": healthy + noise + 0.1 * lesion, "brain": brain, "modality": "ct"}
+    data = {
+        "expected": healthy,
+        "pred_healthy": healthy,
+        "scan": healthy + noise + 0.1 * lesion,
+        "brain": brain,
+        "modality": "ct",
+    }
     table = UsualError.fit(people(omega, 8)).table.tolist()
     calibration = Calibration({"ct": {"usual": {"expected": table}, "limit": 4.0}}, {})
     inside, truth = brain.as_tensor() > 0, lesion[brain.as_tensor() > 0].numpy()
@@ -120,10 +126,15 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
         return average_precision_score(truth, score[inside].numpy())
 
     assert precision(calibration) > 0.85 > 0.6 > precision(None)
+
     # However large a lesion is, it cannot raise its own unit: the score grows with the difference.
     def mean_in_lesion(size: float) -> float:
         scan = healthy + size * lesion
-        return float(AnomalyScored("expected", calibration=calibration)({**data, "scan": scan})["anomaly"].as_tensor()[lesion].mean())
+        return float(
+            AnomalyScored("expected", calibration=calibration)({**data, "scan": scan})["anomaly"]
+            .as_tensor()[lesion]
+            .mean()
+        )
 
     assert mean_in_lesion(0.4) == pytest.approx(2 * mean_in_lesion(0.2), rel=1e-4)
     with pytest.raises(InputError, match=r"not t1 with \['expected'\].*run calibrating"):

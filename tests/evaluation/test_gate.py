@@ -69,8 +69,17 @@ def case(omega, scale: float, seed: int, lesion=None):
     brain = MetaTensor((omega.as_tensor() > 0).float(), affine=omega.affine)
     noise = scale * torch.randn(omega.shape, generator=torch.Generator().manual_seed(seed))
     healthy = MetaTensor(0.75 * brain.as_tensor(), affine=omega.affine)
-    scan = MetaTensor((healthy.as_tensor() + noise + (0 if lesion is None else lesion)) * brain.as_tensor(), affine=omega.affine)
-    return {"scan": scan, "brain": brain, "pred_healthy": healthy, "expected": healthy, "modality": "t1", "subject": f"s{seed}"}
+    scan = MetaTensor(
+        (healthy.as_tensor() + noise + (0 if lesion is None else lesion)) * brain.as_tensor(), affine=omega.affine
+    )
+    return {
+        "scan": scan,
+        "brain": brain,
+        "pred_healthy": healthy,
+        "expected": healthy,
+        "modality": "t1",
+        "subject": f"s{seed}",
+    }
 
 
 def run_through(handler, cases):
@@ -111,7 +120,13 @@ def test_the_gate_writes_its_tables_and_says_what_was_missed(omega, tmp_path):
         lesion = torch.zeros(omega.shape)
         lesion[:, 12 : 12 + size, 12 : 12 + size, 12 : 12 + size] = 1.0
         extra = {"lesion": MetaTensor(lesion, affine=omega.affine), "anomaly": MetaTensor(lesion, affine=omega.affine)}
-        cases.append({**case(omega, 0.02, seed), **extra, "pred_intact": MetaTensor(0.7 * (omega.as_tensor() > 0), affine=omega.affine)})
+        cases.append(
+            {
+                **case(omega, 0.02, seed),
+                **extra,
+                "pred_intact": MetaTensor(0.7 * (omega.as_tensor() > 0), affine=omega.affine),
+            }
+        )
     with pytest.raises(InputError, match="not left alone"):
         run_through(HealthyGate(tmp_path, median_ml=0.1, high_ml=0.5), cases)
     table = pd.read_csv(tmp_path / "gate.csv").set_index("subject")

@@ -43,7 +43,7 @@ def test_overfits_one_sample_in_the_lesion(train_config, tmp_path, sample_datali
     trainer.run()
     with torch.no_grad():
         inputs = torch.cat([sample[key].as_tensor() for key in ("image", "mirrored")])[None]
-        pred = parser.get_parsed_content("network").eval()(inputs)[0]
+        pred = parser.get_parsed_content("network").eval()(inputs)[0, :1]
     assert psnr_in_lesion(pred, sample) > psnr
 
 
@@ -85,4 +85,5 @@ def test_mixed_precision_leaves_grids_to_float32_that_bfloat16_breaks():
     for size, enabled in ((48, True), (47, True), (48, False)):
         out = MixedPrecisionInferer(enabled)(torch.rand(1, 1, 48, 48, size), network)
         assert out.dtype == torch.float32
-    assert seen == [torch.bfloat16, torch.float32, torch.float32]
+    fast = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    assert seen == [fast, torch.float32, torch.float32]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from scripts.errors import InputError
-from scripts.preprocessing import AlignToRAS, ReadScand
+from scripts.preprocessing import AlignToRAS, ReadScand, WindowCTd
 
 
 def phantom(world: np.ndarray) -> np.ndarray:
@@ -115,7 +115,8 @@ def test_slopes_nan_background_and_a_fourth_axis(tmp_path):
     }
     for name, image in versions.items():
         nib.save(image, tmp_path / name)
-        torch.testing.assert_close(aligned(str(tmp_path / name)).as_tensor(), plain.as_tensor(), atol=0.3, rtol=0)
+        scan = WindowCTd("image")(ReadScand("image")({"image": str(tmp_path / name)}))["image"]
+        torch.testing.assert_close(AlignToRAS(3.0)(scan).as_tensor(), plain.as_tensor(), atol=0.3, rtol=0)
 
 
 def test_results_return_to_the_grid_of_the_scan(tmp_path):
@@ -152,9 +153,6 @@ def broken(tmp_path) -> dict[str, str]:
     add("huge", values, centred(np.diag([80.0] * 3)))
     add("mask", (values > 50).astype(np.uint8))
     add("empty", np.zeros_like(values))
-    infinite = values.copy()
-    infinite[3, 3, 3] = np.inf
-    add("infinite", infinite)
     add("abdomen", np.tile(values, (3, 3, 3))[:, :, :170], centred(np.diag([4.5] * 3)))
 
     def without(image):
@@ -176,7 +174,6 @@ MESSAGES = {
     "huge": "header is damaged",
     "mask": "a mask, a label map or empty",
     "empty": "a mask, a label map or empty",
-    "infinite": "infinite voxels",
     "abdomen": "not a head",
     "no_affine": "no affine.*set its sform",
     "truncated": "cannot be read as an image",

@@ -91,7 +91,7 @@ def test_a_dicom_file_set_becomes_volumes_in_the_right_place(tmp_path):
     write_series(tmp_path, "T2 dark-fluid", values[::-1], affine, [f"{name}.dcm" for name in names[12:]])
     (tmp_path / "DICOMDIR").write_bytes(b"index")
     (tmp_path / "README").write_text("not an image")
-    scans = {scan.modality: scan for scan in find_subjects(tmp_path)["pat7"]}
+    scans = {scan.modality: scan for scan in find_subjects(tmp_path)["pat-7"]}
     assert set(scans) == {"t1", "flair"}
     volume = read_volume(scans["t1"].path)
     # Voxel by voxel, wherever ITK puts the axes: the same value at the same place.

@@ -35,8 +35,8 @@ class RandAnomalyEncoding(Randomizable, Transform):
         std: standard deviation of dI / mu_w [paper: 0.5].
         voxel_share: share of the variance of dI that is drawn anew in every voxel.
         random_sign_prob: probability of a random instead of the expected sign [paper: 0.2].
-        texture: range of how much of the tissue's texture shows through the lesion: 1 keeps it, 0 replaces the tissue by its mean in
-            the lesion [paper: 1].
+        texture: range of how much of the tissue's texture shows through the lesion: 1 keeps it, 0 replaces the tissue by its mean
+            in the lesion [paper: 1].
         strength: range of a factor of dI; small values make faint lesions [paper: 1].
         scale: standard deviation in voxels over which the draw of the lesion varies smoothly in space, so that one lesion differs
             from the next and the core from the rim; 0 for one draw in the whole image [paper: 0].

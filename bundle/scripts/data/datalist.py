@@ -18,7 +18,17 @@ from .sample_subject import write_sample_subject
 __all__ = ["FILE_KEYS", "find_scans", "load_datalist"]
 
 FILE_KEYS = ("label", "t1", "t2", "flair", "ct", "lesion", "image", "healthy", "anomaly", "template_displacement")
-KNOWN_KEYS = (*FILE_KEYS, "mirrored", "typical_t1", "subject", "modality", "mirror_transform", "diseased", "anatomy", "original")
+KNOWN_KEYS = (
+    *FILE_KEYS,
+    "mirrored",
+    "typical_t1",
+    "subject",
+    "modality",
+    "mirror_transform",
+    "diseased",
+    "anatomy",
+    "original",
+)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,7 +4,16 @@ from .baselines import BASELINES, BaselineScoresd, equalized_intensity
 from .contrast import MatchContrast, MatchContrastd, to_scale_of
 from .filling import FillLesion, FillLesiond
 from .metrics import COLUMNS, LESION_THRESHOLD, RegionErrors, detection_quality, psnr_in_lesion, region_errors
-from .score import AnomalyScored, Calibration, LesionMask, LesionMaskd, SmoothScore, SmoothScored, difference, load_calibration
+from .score import (
+    AnomalyScored,
+    Calibration,
+    LesionMask,
+    LesionMaskd,
+    SmoothScore,
+    SmoothScored,
+    difference,
+    load_calibration,
+)
 from .table import ErrorTable
 from .usual_error import UsualError
 
@@ -28,8 +37,8 @@ __all__ = [
     "UsualError",
     "detection_quality",
     "difference",
-    "load_calibration",
     "equalized_intensity",
+    "load_calibration",
     "psnr_in_lesion",
     "region_errors",
     "to_scale_of",

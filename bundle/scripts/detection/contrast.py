@@ -34,8 +34,8 @@ def to_scale_of(image: torch.Tensor, reference: torch.Tensor, where: torch.Tenso
 class MatchContrast(Transform):
     """Predict the healthy scan from the healthy T1w, as physics has it: ``scan = gain(x) curve(healthy T1w)``.
 
-    The curve says what the sequence makes of a tissue; the gain is that of the coils, smooth and bounded. Both are fitted to the scan
-    itself in turns. A lesion must bend neither:
+    The curve says what the sequence makes of a tissue; the gain is that of the coils, smooth and bounded. Both are fitted to the
+    scan itself in turns. A lesion must bend neither:
 
     - a voxel counts less the further the scan lies from its prediction (Tukey's biweight), not at all beyond 4.7 robust standard
       deviations;
@@ -144,7 +144,9 @@ class MatchContrast(Transform):
         sharp = gaussian_filter(asymmetry, sigma / 10) - gaussian_filter(asymmetry, sigma) / share
         weight = self._biweight(np.where(both, sharp, 0.0), both)
         middle = np.median(ratio[inside])
-        own = np.abs(gaussian_filter(ratio, sigma / 10) - middle) >= np.abs(gaussian_filter(partner, sigma / 10) - middle)
+        own = np.abs(gaussian_filter(ratio, sigma / 10) - middle) >= np.abs(
+            gaussian_filter(partner, sigma / 10) - middle
+        )
         return np.where(both & own, weight, 1.0)
 
 

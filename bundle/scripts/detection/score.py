@@ -8,7 +8,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -19,7 +18,16 @@ from monai.utils import convert_to_dst_type
 from ..errors import InputError
 from .usual_error import UsualError
 
-__all__ = ["AnomalyScored", "Calibration", "LesionMask", "LesionMaskd", "SmoothScore", "SmoothScored", "difference", "load_calibration"]
+__all__ = [
+    "AnomalyScored",
+    "Calibration",
+    "LesionMask",
+    "LesionMaskd",
+    "SmoothScore",
+    "SmoothScored",
+    "difference",
+    "load_calibration",
+]
 
 
 def difference(image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor, brighter: bool = False) -> torch.Tensor:
@@ -35,7 +43,8 @@ def difference(image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor, 
 
 
 class Calibration:
-    """What healthy people showed under given weights: the usual error of every reference at every place, and the limit of the score.
+    """What healthy people showed under given weights: the usual error of every reference at every place, and the limit of the
+    score.
 
     Args:
         modalities: by modality, ``usual`` (reference to the table of a `UsualError`) and ``limit`` (the score that becomes 1).
@@ -63,7 +72,10 @@ def load_calibration(path: str | Path | bool | None, weights: str | Path) -> Cal
     """
     if not path:
         return None
-    remedy = "run calibrating with your weights (see bundle/configs/calibrate.yaml), or set --calibration False and a --threshold of your own"
+    remedy = (
+        "run calibrating with your weights (see bundle/configs/calibrate.yaml), or set --calibration False and a --threshold of "
+        "your own"
+    )
     try:
         content = json.loads(Path(path).read_text())
         calibration = Calibration(content["modalities"], content["about"])
@@ -78,7 +90,8 @@ def load_calibration(path: str | Path | bool | None, weights: str | Path) -> Cal
 class AnomalyScored(MapTransform):
     """Score the difference of a scan from what it would be without disease, in units of what healthy people show.
 
-    Each reference gives a difference, which is divided by its usual error at the place (`UsualError`); the score is their mean, divided
+    Each reference gives a difference, which is divided by its usual error at the place (`UsualError`); the score is their mean,
+    divided
     by the limit of the calibration: healthy scans stay below 1. Without a calibration it is the mean difference itself.
 
     Args:
@@ -121,9 +134,10 @@ class AnomalyScored(MapTransform):
         if self.calibration is not None:
             usual = self.calibration.usual.get(modality)
             if usual is None or any(key not in usual for key in self.keys):
+                known = {name: sorted(tables) for name, tables in self.calibration.usual.items()}
                 raise InputError(
-                    f"the calibration knows the modalities {', '.join(self.calibration.usual)} with {list(next(iter(self.calibration.usual.values()), {}))}, "
-                    f"not {modality} with {list(self.keys)}; run calibrating with such scans, or name the nearest --modality"
+                    f"the calibration knows {known}, not {modality} with {list(self.keys)}; run calibrating with such scans, or name "
+                    "the nearest --modality"
                 )
             limit = self.calibration.limit[modality]
             differences = [
@@ -168,7 +182,8 @@ class SmoothScored(MapTransform):
 class LesionMask(Transform):
     """Cut a score, and drop what is too small to be a lesion.
 
-    Both happen on the grid of the score, and the score is brought to the grid of the scan before it is cut there: the volume does not
+    Both happen on the grid of the score, and the score is brought to the grid of the scan before it is cut there: the volume does
+        not
     depend on the voxel size of the scan.
 
     Args:

@@ -16,7 +16,19 @@ __all__ = ["UsualError"]
 
 SMOOTHING = 2.0  # mm, of the T1w in which a place is looked up
 EDGES = {
-    "healthy": (0.1, 0.2, 0.3, 0.4, 0.5, 0.56, 0.62, 0.68, 0.74, 0.8, 0.9),  # of the healthy T1w, white matter being 0.75
+    "healthy": (
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.56,
+        0.62,
+        0.68,
+        0.74,
+        0.8,
+        0.9,
+    ),  # of the healthy T1w, white matter being 0.75
     "gradient": (0.01, 0.02, 0.03, 0.045, 0.06, 0.08),  # of the healthy T1w, per mm
     "depth": (2.0, 4.0, 6.0, 9.0, 14.0, 20.0),  # mm below the surface of the brain mask
 }
@@ -47,8 +59,8 @@ def _shape() -> tuple[int, ...]:
 class UsualError:
     """The mean |scan - reconstruction| of healthy people who were never trained on, by place.
 
-    A place is its healthy T1w intensity (the tissue), how steeply that changes (the distance to a boundary), and its depth below the
-    surface of the brain. Since other people fill the table, no lesion of the scan at hand can raise its own unit.
+    A place is its healthy T1w intensity (the tissue), how steeply that changes (the distance to a boundary), and its depth below
+    the surface of the brain. Since other people fill the table, no lesion of the scan at hand can raise its own unit.
 
     Args:
         table: mean error by place, as `fit` returns it in ``table``.

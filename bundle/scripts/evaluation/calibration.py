@@ -42,7 +42,8 @@ def lowest_limit(score: MetaTensor, largest_ml: float, min_volume_ml: float) -> 
 def split_conformal(limits: Sequence[float], share: float) -> float:
     """The limit below which the next exchangeable person's lies with probability `share` or more.
 
-    The ``ceil((n + 1) share)``-th smallest of n limits (V. Vovk, A. Gammerman, G. Shafer, Algorithmic Learning in a Random World, 2005).
+    The ``ceil((n + 1) share)``-th smallest of n limits (V. Vovk, A. Gammerman, G. Shafer, Algorithmic Learning in a Random World,
+    2005).
 
     Raises:
         InputError: when there are too few people for such a promise.
@@ -51,7 +52,8 @@ def split_conformal(limits: Sequence[float], share: float) -> float:
     if rank > len(limits):
         needed = math.ceil(share / (1.0 - share) - 1e-9)
         raise InputError(
-            f"{len(limits)} healthy people cannot promise anything about {share:.0%} of all; {needed} are needed, or a lower --share"
+            f"{len(limits)} healthy people cannot promise anything about {share:.0%} of all; {needed} are needed, or a lower "
+            "--share"
         )
     return float(sorted(limits)[rank - 1])
 
@@ -60,8 +62,8 @@ class ConformalLimit:
     """Evaluator handler: write the calibration of a score, ``calibration.json`` (see `scripts.detection.Calibration`).
 
     By modality: the usual error of each reference at each place, and the limit of the score such that in a healthy person who comes
-    next, no more than `largest_ml` is found with probability `share`. Each person's own limit is found with the usual errors of all the
-    others, so that nobody is judged by himself.
+    next, no more than `largest_ml` is found with probability `share`. Each person's own limit is found with the usual errors of
+    all the others, so that nobody is judged by himself.
 
     Args:
         references: keys of the references of the score.
@@ -122,7 +124,9 @@ class ConformalLimit:
                 "limits": [round(value, 4) for value in sorted(limits)],
                 "usual": {key: np.round(error.table, 6).tolist() for key, error in usual.items()},
             }
-            engine.logger.info(f"{modality}: limit {limit:.3f} from {len(people)} people, {min(limits):.3f} to {max(limits):.3f}")
+            engine.logger.info(
+                f"{modality}: limit {limit:.3f} from {len(people)} people, {min(limits):.3f} to {max(limits):.3f}"
+            )
         about = {"promise": self.promise, "sha256": hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()}
         about |= {"references": self.references, "bright_modalities": list(self.bright_modalities)}
         self.output_dir.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,11 @@ from ..volumes import voxel_ml
 
 __all__ = ["HealthyGate", "findings", "gate_summary"]
 
-TISSUES = ((0.45, "CSF"), (0.66, "gray matter"), (np.inf, "white matter"))  # upper bounds of a healthy T1w, white matter at 0.75
+TISSUES = (
+    (0.45, "CSF"),
+    (0.66, "gray matter"),
+    (np.inf, "white matter"),
+)  # upper bounds of a healthy T1w, white matter at 0.75
 THIRDS = ("lower", "middle", "upper"), ("posterior", "middle", "anterior")
 SURFACE = 5.0  # mm
 
@@ -41,8 +45,8 @@ def findings(
         mirror_transform: 4x4 on RAS mm; without it the left half of the brain's box is left.
 
     Returns:
-        ``ml``, ``centre_mm`` (RAS), ``side``, ``third`` of the brain's height and length, ``depth_mm`` of its centre of mass below the
-        surface of the mask, ``at_surface``, ``tissue`` (by the median healthy T1w), ``mean_score``.
+        ``ml``, ``centre_mm`` (RAS), ``side``, ``third`` of the brain's height and length, ``depth_mm`` of its centre of mass
+        below the surface of the mask, ``at_surface``, ``tissue`` (by the median healthy T1w), ``mean_score``.
     """
     mask, values, t1, inside = (np.asarray(v[0].cpu()) for v in (lesion, score, healthy, brain))
     inside = inside > 0.5
@@ -104,8 +108,8 @@ def gate_summary(cases: pd.DataFrame, median_ml: float, high_ml: float) -> dict[
 
 
 class HealthyGate:
-    """Evaluator handler: write ``gate.csv`` (a row a scan), ``findings.csv`` (a row a false finding), ``gate.json`` (what the gate says)
-    and a picture of every scan in which something was found.
+    """Evaluator handler: write ``gate.csv`` (a row a scan), ``findings.csv`` (a row a false finding), ``gate.json`` (what the
+    gate says) and a picture of every scan in which something was found.
 
     Args:
         output_dir: where to write.
@@ -167,6 +171,6 @@ class HealthyGate:
         missed = [name for name, said in summary.items() if not said["passed"]]
         if missed:
             raise InputError(
-                f"healthy brains are not left alone ({', '.join(missed)}; targets {self.targets}): see {self.output_dir / 'findings.csv'}; "
-                "train on, or calibrate again, before these weights are shipped"
+                f"healthy brains are not left alone ({', '.join(missed)}; targets {self.targets}): see "
+                f"{self.output_dir / 'findings.csv'}; train on, or calibrate again, before these weights are shipped"
             )

@@ -9,7 +9,17 @@ from monai.utils import convert_to_tensor
 
 __all__ = ["PrepareSample"]
 
-TARGET_KEYS = ("healthy", "intact", "anomaly", "attention", "mirrored_anomaly", "image", "mirrored", "brain", "diseased")
+TARGET_KEYS = (
+    "healthy",
+    "intact",
+    "anomaly",
+    "attention",
+    "mirrored_anomaly",
+    "image",
+    "mirrored",
+    "brain",
+    "diseased",
+)
 
 
 class PrepareSample:

@@ -22,14 +22,15 @@ LEVELS = 12  # with fewer different values an image is a mask or a label map
 
 
 class ReadScand(MapTransform):
-    """Load a scan, unless the data says that it has a ``problem``. Voxels that are not finite stay what they are: they are background, see `zero_background`.
+    """Load a scan, unless the data says that it has a ``problem``. Voxels that are not finite stay what they are: they are
+    background, see `zero_background`.
 
     Args:
         keys: one key, what `read_volume` takes. Results are named after ``output_name`` where the data has it.
 
     Raises:
-        InputError: when the file cannot be a head scan: see `read_volume`; no contrast; a mask or a label map; a field of view that no
-            head has.
+        InputError: when the file cannot be a head scan: see `read_volume`; no contrast; a mask or a label map; a field of view
+            that no head has.
     """
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:

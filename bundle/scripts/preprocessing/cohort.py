@@ -68,7 +68,8 @@ def _companion(scan: Scan, grid: MetaTensor) -> MetaTensor:
     placed = ResampleToMatch(mode="nearest", padding_mode="zeros")(volume, img_dst=grid)
     if not placed.round().any():
         raise InputError(
-            f"{scan.files[0]} is empty on the grid of its scan: it has no voxel of 0.5 or more, or lies elsewhere; check it in a viewer"
+            f"{scan.files[0]} is empty on the grid of its scan: it has no voxel of 0.5 or more, or lies elsewhere; check it in a "
+            "viewer"
         )
     return placed
 

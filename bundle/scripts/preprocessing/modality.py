@@ -48,8 +48,8 @@ def guess_modality(image: MetaTensor, brain: torch.Tensor) -> tuple[str, float]:
 
 
 class GuessModalityd(MapTransform):
-    """Set ``modality``, what the data says, else CT by its air, else a guess; and ``modality_guess`` with ``modality_confidence``, what
-    the intensities of an MR scan say, whatever it is called.
+    """Set ``modality``, what the data says, else CT by its air, else a guess; and ``modality_guess`` with
+    ``modality_confidence``, what the intensities of an MR scan say, whatever it is called.
 
     Args:
         keys: one key, the scan.
@@ -71,8 +71,8 @@ class GuessModalityd(MapTransform):
 class WindowCTd(MapTransform):
     """Cut a CT to its brain window and shift it to 0; the background of an MR scan becomes 0 (`zero_background`).
 
-    A scan counts as CT when the data says so (``modality``), or, where it says nothing, when it has the values of air; ``modality`` is
-    set then.
+    A scan counts as CT when the data says so (``modality``), or, where it says nothing, when it has the values of air;
+    ``modality`` is set then.
 
     Args:
         keys: one key, the scan.
@@ -95,7 +95,8 @@ class WindowCTd(MapTransform):
         if d.get("modality") == "ct" and not has_air and float(values[finite].max()) > 2.0 * self.window[1]:
             raise InputError(
                 f"{scan.meta.get('filename_or_obj', 'the scan')} is said to be CT, but its values "
-                f"({float(values[finite].min()):g} to {float(values[finite].max()):g}) are not Hounsfield units; convert them, or correct the modality"
+                f"({float(values[finite].min()):g} to {float(values[finite].max()):g}) are not Hounsfield units; convert them, or "
+                "correct the modality"
             )
         if d.get("modality") == "ct" or (has_air and not d.get("modality")):
             d["modality"] = "ct"

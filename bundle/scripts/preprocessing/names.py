@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = ["COMPANIONS", "MODALITIES", "OUTPUTS", "Named", "modality_by_words", "read_name"]
 
@@ -42,7 +43,7 @@ def _words(text: str) -> list[str]:
 def modality_by_words(text: str) -> str | None:
     """The modality that a file name or a series description tells, or None."""
     words = _words(text)
-    words += [one + other for one, other in zip(words, words[1:]) if (one, other) == ("dark", "fluid")]
+    words += ["darkfluid"] if ("dark", "fluid") in pairwise(words) else []
     return next((kind for kind, pattern in WORDS.items() if any(re.fullmatch(pattern, word) for word in words)), None)
 
 

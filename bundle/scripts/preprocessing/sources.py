@@ -107,7 +107,10 @@ def _folder_scans(root: Path) -> Iterator[Scan]:
     volumes = [file for file in files if _is_volume(file)]
     outputs = _own_outputs(volumes)
     if outputs:
-        print(f"{len(outputs)} results of an earlier run in {root} are left out, {sorted(outputs)[0].name} for one", flush=True)
+        print(
+            f"{len(outputs)} results of an earlier run in {root} are left out, {sorted(outputs)[0].name} for one",
+            flush=True,
+        )
     for file in volumes:
         if file in outputs:
             continue

@@ -81,7 +81,10 @@ class ScanReportd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         score, lesion = (data[key] for key in self.keys)
         source = data[self.source_key].meta["filename_or_obj"]
-        flags = [*(data[self.source_key].meta.get("scan_warnings") or []), *(data["brain"].meta.get("brain_warnings") or [])]
+        flags = [
+            *(data[self.source_key].meta.get("scan_warnings") or []),
+            *(data["brain"].meta.get("brain_warnings") or []),
+        ]
         guess, confidence = data.get("modality_guess"), float(data.get("modality_confidence", 0.0))
         if guess not in (None, data["modality"]) and confidence > SURE:
             flags.append(f"it is called {data['modality']}, and its intensities look like {guess}")

@@ -1,0 +1,74 @@
+"""Put trained weights into the bundle: ``PYTHONPATH=bundle python -m studies.release runs/weights/run1 runs/weights``.
+
+The averaged weights at the end of a training, in half precision, and the list of what they were trained on. A calibration belongs
+to the
+weights: run calibrating next, and copy its ``calibration.json`` beside them.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+from scripts.config import from_config
+from scripts.learning.checkpoint import save_atomically
+from scripts.saving import write_whole
+
+from . import SHARED
+from .training_data import HEALTHY, SCANS
+
+BUNDLE = Path(__file__).parents[1] / "bundle"
+
+
+def source(entry: dict) -> str:
+    """Where a subject of the datalist comes from, relative to the shared data."""
+    name = entry["subject"].removeprefix("sub-")
+    if name in SCANS:
+        return next(iter(SCANS[name].values()))
+    healthy = {subject.replace("sub-", "sub"): subject for subject in HEALTHY["training"]}
+    for key in (name, name.replace("sub-", "sub")):
+        if key in healthy:
+            return f"healthy_t1w/{healthy[key]}_T1w.nii.gz"
+    label = Path(entry["label"])
+    return (
+        str(label.relative_to(SHARED))
+        if label.is_relative_to(SHARED)
+        else "nilearn's ICBM 2009 templates (write_sample_subject)"
+    )
+
+
+def release(run: Path, data: Path) -> None:
+    """Write ``models/model.pt`` and ``docs/training_data.json``."""
+    average = torch.load(run / "last.pt", map_location="cpu", weights_only=True)["average"]
+    weights = BUNDLE / "models/model.pt"
+    save_atomically(
+        {name: value.half() if value.is_floating_point() else value for name, value in average.items()}, weights
+    )
+    sections = json.loads((data / "datalist.json").read_text())
+    masks = json.loads((data / "masks.json").read_text())
+    known = {
+        section: [
+            {"subject": entry["subject"], "source": source(entry)}
+            | ({"masks": "registered"} if "template_displacement" in entry else {})
+            for entry in entries
+        ]
+        for section, entries in sections.items()
+    }
+    content = {
+        "about": "subjects and masks behind models/model.pt; paths are relative to the shared data folder; `python -m "
+        "studies.training_data FOLDER` of the project makes their datalist. masks: registered, where traced masks reached the subject by "
+        "a registration; the others had them by affines",
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "seed": from_config("released.yaml", "seed", {}),
+        **known,
+        "traced_masks": {
+            "training": len(masks["training"]),
+            "held_out": [str(Path(mask).relative_to(SHARED)) for mask in masks["held_out"]],
+        },
+    }
+    write_whole(BUNDLE / "docs/training_data.json", json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    release(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())

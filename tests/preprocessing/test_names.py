@@ -1,0 +1,51 @@
+"""What names say: two people never become one, and only whole words count."""
+
+import pytest
+from scripts.preprocessing.names import modality_by_words, read_name
+
+
+@pytest.mark.parametrize(
+    ("stem", "person", "kind"),
+    [
+        ("patient1_T2w", "patient1", "t2"),
+        ("patient2_T2w", "patient2", "t2"),
+        ("s1_11_T1w", "s1_11", "t1"),
+        ("s11_1_T1w", "s11_1", "t1"),
+        ("subject2", "subject2", None),
+        ("ct1", "ct1", None),
+        ("lesion_study_01_T1w", "lesion_study_01", "t1"),
+        ("nonlesional_02_T1w", "nonlesional_02", "t1"),
+        ("unlabeled_03_T1w", "unlabeled_03", "t1"),
+        ("fast2_scan", "fast2_scan", None),
+        ("contrast1_scan", "contrast1_scan", None),
+        ("scan.v1.2_T2w", "scan.v1.2", "t2"),
+        ("sub.01.v2.T1w", "sub.01.v2", "t1"),
+        ("sub-r1s1_ses-1_label-L_desc-T1lesion_mask", "sub-r1s1_ses-1", "lesion"),
+        ("B-00000-000-t1c", "B-00000-000", "t1"),
+        ("B-00000-000-t2f", "B-00000-000", "flair"),
+        ("B-00000-000-seg", "B-00000-000", "lesion"),
+        ("patient0_t1_lesion", "patient0", "lesion"),
+        ("anna_T1w_brain", "anna", "t1"),
+        ("anna_t2_dark_fluid", "anna", "flair"),
+        ("aparc+aseg", "", "label"),
+        ("brain_mask", "", "other"),
+        ("t1", "", "t1"),
+        ("Яна_T1w", "Яна", "t1"),
+        ("李_FLAIR", "李", "flair"),
+    ],
+)
+def test_names(stem, person, kind):
+    named = read_name(stem)
+    assert (named.person, named.kind) == (person, kind)
+
+
+def test_series_descriptions():
+    for text, modality in {
+        "T1 MPRAGE SAG": "t1",
+        "t2_tse_dark-fluid_tra": "flair",
+        "AX T2 FLAIR": "flair",
+        "3D_T2w": "t2",
+        "Contrast series 2": None,
+        "SAG FSPGR BRAVO": "t1",
+    }.items():
+        assert modality_by_words(text) == modality, text
