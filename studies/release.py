@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from scripts.config import from_config
+from monai.bundle import ConfigParser
 from scripts.learning.checkpoint import save_atomically
 from scripts.saving import write_whole
 
@@ -42,9 +42,9 @@ def release(run: Path, data: Path) -> None:
     """Write ``models/model.pt`` and ``docs/training_data.json``."""
     average = torch.load(run / "last.pt", map_location="cpu", weights_only=True)["average"]
     weights = BUNDLE / "models/model.pt"
-    save_atomically(
-        {name: value.half() if value.is_floating_point() else value for name, value in average.items()}, weights
-    )
+    # MONAI's DynUNet lists its layers twice; each is stored once.
+    halved = {value.data_ptr(): value.half() for value in average.values()}
+    save_atomically({name: halved[value.data_ptr()] for name, value in average.items()}, weights)
     sections = json.loads((data / "datalist.json").read_text())
     masks = json.loads((data / "masks.json").read_text())
     known = {
@@ -57,10 +57,10 @@ def release(run: Path, data: Path) -> None:
     }
     content = {
         "about": "subjects and masks behind models/model.pt; paths are relative to the shared data folder; `python -m "
-        "studies.training_data FOLDER` of the project makes their datalist. masks: registered, where traced masks reached the subject by "
-        "a registration; the others had them by affines",
+        "studies.training_data FOLDER` of the project makes their datalist. masks: registered, where traced masks reached the "
+        "subject by a registration; the others had them by affines",
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "seed": from_config("released.yaml", "seed", {}),
+        "seed": ConfigParser.load_config_file(str(BUNDLE / "configs/released.yaml"))["seed"],
         **known,
         "traced_masks": {
             "training": len(masks["training"]),

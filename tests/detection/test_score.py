@@ -16,6 +16,7 @@ from scripts.detection import (
     UsualError,
     difference,
     load_calibration,
+    scan_error,
 )
 from scripts.errors import InputError
 from sklearn.metrics import average_precision_score
@@ -34,8 +35,6 @@ def test_score_is_the_difference_inside_the_brain():
     torch.testing.assert_close(difference(scan, healthy, brain), torch.tensor([[[[0.5, 0.0, 1.5]]]]))
     data = {"one": healthy, "other": scan, "scan": scan, "brain": brain}
     torch.testing.assert_close(AnomalyScored("one")(data)["anomaly"], torch.tensor([[[[0.5, 0.0, 1.5]]]]))
-    # Of two references it is the mean.
-    torch.testing.assert_close(AnomalyScored(["one", "other"])(data)["anomaly"], torch.tensor([[[[0.25, 0.0, 0.75]]]]))
 
 
 def test_mask_cuts_and_drops_by_volume_in_ml():
@@ -89,7 +88,7 @@ def noisy_at_the_edge(omega, seed: int):
 def people(omega, number: int):
     for seed in range(number):
         brain, healthy, noise, _ = noisy_at_the_edge(omega, seed)
-        yield {"difference": noise, "healthy": healthy, "brain": brain}
+        yield UsualError.sums(noise, healthy, brain)
 
 
 def test_the_usual_error_is_that_of_other_people_at_the_place(omega):
@@ -117,7 +116,7 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
         "modality": "ct",
     }
     table = UsualError.fit(people(omega, 8)).table.tolist()
-    calibration = Calibration({"ct": {"usual": {"expected": table}, "limit": 4.0}}, {})
+    calibration = Calibration({"ct": {"usual": table, "limit": 4.0}}, {})
     inside, truth = brain.as_tensor() > 0, lesion[brain.as_tensor() > 0].numpy()
 
     def precision(known):
@@ -137,8 +136,28 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
         )
 
     assert mean_in_lesion(0.4) == pytest.approx(2 * mean_in_lesion(0.2), rel=1e-4)
-    with pytest.raises(InputError, match=r"not t1 with \['expected'\].*run calibrating"):
+    with pytest.raises(InputError, match="knows ct, not t1; run calibrating"):
         AnomalyScored("expected", calibration=calibration)({**data, "modality": "t1"})
+
+
+def test_a_weighed_modality_is_its_own_measure(omega):
+    brain, healthy, noise, depth = noisy_at_the_edge(omega, 100)
+    lesion = depth > 5
+    lesion[:, 20:], lesion[:, :, 20:], lesion[..., 20:] = False, False, False
+    data = {"expected": healthy, "pred_healthy": healthy, "scan": healthy + noise + 0.1 * lesion, "brain": brain}
+    inside, truth = brain.as_tensor() > 0, lesion[brain.as_tensor() > 0].numpy()
+
+    def precision(**settings):
+        score = AnomalyScored("expected", **settings)({**data, "modality": "ct"})["anomaly"].as_tensor()
+        assert score.min() >= 0 and not score[~inside].any()
+        return average_precision_score(truth, score[inside].numpy())
+
+    assert precision(weighed=["ct"]) > 0.9 > 0.6 > precision()
+    assert precision(weighed=["flair"]) == precision()
+    # The lesion is not taken for what is usual.
+    with_lesion, without = (scan_error(d, healthy, brain) for d in (data["scan"] - healthy, noise))
+    torch.testing.assert_close(with_lesion[lesion], without[lesion], atol=0.2, rtol=0)
+    assert without.min() == 1.0 and 3 < without[(depth < 3) & inside].mean() < 9
 
 
 def test_only_brighter_voxels_count_where_lesions_are_bright(omega):
@@ -156,7 +175,7 @@ def test_a_calibration_belongs_to_its_weights(tmp_path):
     others.write_bytes(b"those")
     table = UsualError.fit([]).table.tolist()
     about = {"sha256": hashlib.sha256(b"these").hexdigest()}
-    path.write_text(json.dumps({"about": about, "modalities": {"t1": {"limit": 2.0, "usual": {"expected": table}}}}))
+    path.write_text(json.dumps({"about": about, "modalities": {"t1": {"limit": 2.0, "usual": table}}}))
     assert load_calibration(path, weights).limit == {"t1": 2.0}
     with pytest.raises(InputError, match=r"other weights.*run calibrating.*--calibration False"):
         load_calibration(path, others)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
+from scripts.detection import AnomalyScored, LesionMask, SmoothScore, load_calibration
 from scripts.errors import InputError
 from scripts.evaluation import ConformalLimit, HealthyGate, findings, gate_summary, lowest_limit, split_conformal
 
@@ -98,13 +99,12 @@ def run_through(handler, cases):
 def test_calibrating_writes_what_the_score_needs(omega, tmp_path):
     weights = tmp_path / "model.pt"
     weights.write_bytes(b"weights")
-    handler = ConformalLimit(["expected"], tmp_path, weights, 1.0, 0.0, [], largest_ml=0.1, share=0.8)
-    run_through(handler, [case(omega, 0.02, seed) for seed in range(6)])
+    handler = ConformalLimit("anomaly", ["t2"], tmp_path, weights, 1.0, 0.0, largest_ml=0.1, share=0.8)
+    plain = AnomalyScored("expected")
+    run_through(handler, [plain(case(omega, 0.02, seed)) for seed in range(6)])
     content = json.loads((tmp_path / "calibration.json").read_text())
     known = content["modalities"]["t1"]
     assert known["people"] == 6 and known["limit"] == pytest.approx(known["limits"][-1], abs=1e-3)
-    from scripts.detection import AnomalyScored, LesionMask, SmoothScore, load_calibration
-
     calibration = load_calibration(tmp_path / "calibration.json", weights)
     fresh = AnomalyScored("expected", calibration=calibration)(case(omega, 0.02, 77))["anomaly"]
     assert float(LesionMask(1.0, 0.0)(SmoothScore(1.0)(fresh)).sum()) / 1000 <= 0.15  # of a person who comes next

@@ -15,7 +15,7 @@ from .score import (
     load_calibration,
 )
 from .table import ErrorTable
-from .usual_error import UsualError
+from .usual_error import UsualError, scan_error
 
 __all__ = [
     "BASELINES",
@@ -41,5 +41,6 @@ __all__ = [
     "load_calibration",
     "psnr_in_lesion",
     "region_errors",
+    "scan_error",
     "to_scale_of",
 ]

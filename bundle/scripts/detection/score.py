@@ -16,7 +16,7 @@ from monai.transforms import MapTransform, MedianSmooth, RemoveSmallObjects, Res
 from monai.utils import convert_to_dst_type
 
 from ..errors import InputError
-from .usual_error import UsualError
+from .usual_error import UsualError, scan_error
 
 __all__ = [
     "AnomalyScored",
@@ -43,21 +43,18 @@ def difference(image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor, 
 
 
 class Calibration:
-    """What healthy people showed under given weights: the usual error of every reference at every place, and the limit of the
-    score.
+    """What healthy people showed under given weights.
 
     Args:
-        modalities: by modality, ``usual`` (reference to the table of a `UsualError`) and ``limit`` (the score that becomes 1).
+        modalities: by modality, ``limit`` (the score that becomes 1), and for those that are not weighed by the scan itself,
+            ``usual``, the table of a `UsualError`.
         about: what it rests on: the promise, the number of people, the hash of the weights.
     """
 
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
         self.about = dict(about)
-        self.usual = {
-            modality: {reference: UsualError(table) for reference, table in known["usual"].items()}
-            for modality, known in modalities.items()
-        }
-        self.limit = {modality: float(known["limit"]) for modality, known in modalities.items()}
+        self.usual = {name: UsualError(known["usual"]) for name, known in modalities.items() if known.get("usual")}
+        self.limit = {name: float(known["limit"]) for name, known in modalities.items()}
 
 
 def load_calibration(path: str | Path | bool | None, weights: str | Path) -> Calibration | None:
@@ -90,22 +87,24 @@ def load_calibration(path: str | Path | bool | None, weights: str | Path) -> Cal
 class AnomalyScored(MapTransform):
     """Score the difference of a scan from what it would be without disease, in units of what healthy people show.
 
-    Each reference gives a difference, which is divided by its usual error at the place (`UsualError`); the score is their mean,
-    divided
-    by the limit of the calibration: healthy scans stay below 1. Without a calibration it is the mean difference itself.
+    The difference is divided by what it usually is at the place: of other, healthy people (`UsualError`), or, in the modalities
+        that are
+    `weighed`, of the scan itself (`scan_error`); and by the limit of the calibration, below which healthy scans stay. Without a
+    calibration the score is the difference itself.
 
     Args:
-        keys: the references: the healthy scan in the scan's own contrast, as the network or a match of contrasts gives it.
+        keys: one key, the reference: the healthy scan in the scan's own contrast, as a match of contrasts or the network gives it.
         image_key: the scan.
         brain_key: brain mask.
         healthy_key: healthy T1w, in which a place is looked up.
         modality_key: modality of the scan.
         score_key: where the score goes, ``(1, X, Y, Z)``, not negative, 0 outside the brain.
         calibration: a `Calibration`, or None.
+        weighed: modalities whose difference is weighed by the scan itself.
         brighter: modalities in which only what is brighter than the healthy brain counts.
 
     Raises:
-        InputError: when the calibration does not know a modality or a reference.
+        InputError: when the calibration does not know the modality.
     """
 
     def __init__(
@@ -117,6 +116,7 @@ class AnomalyScored(MapTransform):
         modality_key: str = "modality",
         score_key: str = "anomaly",
         calibration: Calibration | None = None,
+        weighed: Sequence[str] = (),
         brighter: Sequence[str] = (),
     ) -> None:
         super().__init__(keys)
@@ -126,24 +126,25 @@ class AnomalyScored(MapTransform):
         self.modality_key = modality_key
         self.score_key = score_key
         self.calibration = calibration
+        self.weighed = tuple(weighed)
         self.brighter = tuple(brighter)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        image, brain, modality = data[self.image_key], data[self.brain_key], data.get(self.modality_key)
-        differences = [difference(image, data[key], brain, modality in self.brighter) for key in self.keys]
+        image, expected, brain = data[self.image_key], data[self.keys[0]], data[self.brain_key]
+        modality = data.get(self.modality_key)
+        score = difference(image, expected, brain, modality in self.brighter)
+        if modality in self.weighed:
+            score = score / scan_error(image - expected, data[self.healthy_key], brain)
         if self.calibration is not None:
-            usual = self.calibration.usual.get(modality)
-            if usual is None or any(key not in usual for key in self.keys):
-                known = {name: sorted(tables) for name, tables in self.calibration.usual.items()}
+            if modality not in self.calibration.limit:
                 raise InputError(
-                    f"the calibration knows {known}, not {modality} with {list(self.keys)}; run calibrating with such scans, or name "
-                    "the nearest --modality"
+                    f"the calibration knows {', '.join(self.calibration.limit)}, not {modality}; run calibrating with such scans, "
+                    "or name the nearest --modality"
                 )
-            limit = self.calibration.limit[modality]
-            differences = [
-                off / (limit * usual[key](data[self.healthy_key], brain)) for key, off in zip(self.keys, differences)
-            ]
-        return {**data, self.score_key: torch.stack(differences).mean(dim=0)}
+            if modality in self.calibration.usual:
+                score = score / self.calibration.usual[modality](data[self.healthy_key], brain)
+            score = score / self.calibration.limit[modality]
+        return {**data, self.score_key: score}
 
 
 class SmoothScore(Transform):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_gradient_magnitude
+from sklearn.ensemble import HistGradientBoostingRegressor
 
-__all__ = ["UsualError"]
+__all__ = ["UsualError", "scan_error"]
 
 SMOOTHING = 2.0  # mm, of the T1w in which a place is looked up
 EDGES = {
@@ -32,6 +33,10 @@ EDGES = {
     "gradient": (0.01, 0.02, 0.03, 0.045, 0.06, 0.08),  # of the healthy T1w, per mm
     "depth": (2.0, 4.0, 6.0, 9.0, 14.0, 20.0),  # mm below the surface of the brain mask
 }
+DEEP, SAMPLES = (
+    6.0,
+    40_000,
+)  # voxels from the edge, beyond which it no longer matters; voxels that `scan_error` looks at
 PRIOR = 2000.0  # voxels that speak for the mean of all places where few healthy voxels were seen
 
 
@@ -72,20 +77,28 @@ class UsualError:
     def __init__(self, table: Any) -> None:
         self.table = np.asarray(table, dtype=np.float64).reshape(_shape())
 
+    @staticmethod
+    def sums(difference: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor) -> np.ndarray:
+        """What one healthy person adds to a table: sum of the errors and number of voxels by place, ``(2, places)``.
+
+        Args:
+            difference: scan less reconstruction, ``(1, X, Y, Z)``.
+            healthy: healthy T1w, same shape.
+            brain: mask of the same shape.
+        """
+        inside, places = _places(healthy, brain)
+        size = np.abs(convert_to_tensor(difference, track_meta=False).cpu().numpy()[0])[inside]
+        number = int(np.prod(_shape()))
+        return np.stack([np.bincount(places, size, minlength=number), np.bincount(places, minlength=number)])
+
     @classmethod
-    def fit(cls, cases: Iterable[Mapping[str, torch.Tensor]]) -> UsualError:
+    def fit(cls, people: Iterable[np.ndarray]) -> UsualError:
         """Fill the table.
 
         Args:
-            cases: of healthy people, each with ``difference`` (scan less reconstruction), ``healthy`` (T1w) and ``brain``,
-                ``(1, X, Y, Z)`` on one grid.
+            people: the `sums` of each.
         """
-        total, count = np.zeros(int(np.prod(_shape()))), np.zeros(int(np.prod(_shape())))
-        for case in cases:
-            inside, places = _places(case["healthy"], case["brain"])
-            size = np.abs(convert_to_tensor(case["difference"], track_meta=False).cpu().numpy()[0])[inside]
-            total += np.bincount(places, size, minlength=len(total))
-            count += np.bincount(places, minlength=len(total))
+        total, count = sum(people, np.zeros((2, int(np.prod(_shape())))))
         mean = total.sum() / max(count.sum(), 1.0)
         return cls((total + PRIOR * mean) / (count + PRIOR))
 
@@ -100,3 +113,36 @@ class UsualError:
         error = np.ones(inside.shape, dtype=np.float32)
         error[inside] = np.maximum(self.table.ravel()[places], 0.2 * self.table.mean())
         return convert_to_dst_type(error[None], healthy, dtype=torch.float32)[0]
+
+
+def scan_error(difference: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+    """What |scan - reconstruction| usually is at places of this kind in this very scan, relative to the whole brain.
+
+    For modalities of which no real healthy scan was at hand. The median difference is regressed on healthy T1w intensity, its
+    gradient and depth. A lesion does not raise it, unless it fills most of the places of its kind.
+
+    Args:
+        difference: ``(1, X, Y, Z)`` of scan and reconstruction.
+        healthy: healthy T1w, same shape.
+        brain: mask of the same shape.
+
+    Returns:
+        ``(1, X, Y, Z)``, 1 where the usual difference is that of the brain's middle voxel or less, more elsewhere.
+    """
+    off, t1, mask = (convert_to_tensor(v, track_meta=False).cpu().numpy()[0] for v in (difference, healthy, brain))
+    inside = mask > 0
+    ratio = np.ones(off.shape, dtype=np.float32)
+    if inside.any():
+        share = gaussian_filter(inside.astype(np.float32), 1.0)
+        t1 = np.where(inside, t1, 0.0)
+        smooth = gaussian_filter(t1, 1.0) / np.maximum(share, 1e-3)
+        depth = np.minimum(distance_transform_edt(inside), DEEP)
+        places = np.stack([volume[inside] for volume in (smooth, gaussian_gradient_magnitude(t1, 1.0), depth)], axis=1)
+        sizes = np.abs(off[inside])
+        chosen = np.random.RandomState(0).permutation(len(sizes))[:SAMPLES]
+        model = HistGradientBoostingRegressor(
+            loss="absolute_error", max_iter=60, max_leaf_nodes=15, min_samples_leaf=200, random_state=0
+        )
+        usual = model.fit(places[chosen], sizes[chosen]).predict(places)
+        ratio[inside] = np.maximum(usual / max(float(np.median(usual)), 1e-6), 1.0)
+    return convert_to_dst_type(ratio[None], healthy, dtype=torch.float32)[0]

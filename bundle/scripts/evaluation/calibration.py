@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 
-from ..detection import LesionMask, SmoothScore, UsualError, difference
+from ..detection import LesionMask, SmoothScore, UsualError
 from ..errors import InputError
+from ..saving import write_whole
 
 __all__ = ["ConformalLimit", "lowest_limit", "split_conformal"]
 
@@ -61,39 +61,40 @@ def split_conformal(limits: Sequence[float], share: float) -> float:
 class ConformalLimit:
     """Evaluator handler: write the calibration of a score, ``calibration.json`` (see `scripts.detection.Calibration`).
 
-    By modality: the usual error of each reference at each place, and the limit of the score such that in a healthy person who comes
-    next, no more than `largest_ml` is found with probability `share`. Each person's own limit is found with the usual errors of
-    all the others, so that nobody is judged by himself.
+    By modality: the usual error at each place, where the score is not weighed by the scan itself, and the limit of the score such
+        that in
+    a healthy person who comes next, no more than `largest_ml` is found with probability `share`. Each person's own limit is found
+    with the usual errors of all the others, so that nobody is judged by himself.
 
     Args:
-        references: keys of the references of the score.
+        score_key: score without a calibration.
+        weighed: modalities whose score is weighed by the scan itself.
         output_dir: where to write.
         checkpoint: weights, whose hash is written down.
         smoothing, min_volume_ml: of the score chain.
-        bright_modalities: see `AnomalyScored`.
         largest_ml: volume.
         share: probability.
     """
 
     def __init__(
         self,
-        references: Sequence[str],
+        score_key: str,
+        weighed: Sequence[str],
         output_dir: str | Path,
         checkpoint: str | Path,
         smoothing: float,
         min_volume_ml: float,
-        bright_modalities: Sequence[str],
         largest_ml: float = 5.0,
         share: float = 0.95,
     ) -> None:
-        self.references = list(references)
+        self.score_key = score_key
+        self.weighed = tuple(weighed)
         self.output_dir = Path(output_dir)
         self.checkpoint = Path(checkpoint)
         self.smooth = SmoothScore(smoothing)
         self.min_volume_ml = min_volume_ml
-        self.bright_modalities = tuple(bright_modalities)
         self.promise = {"largest_ml": largest_ml, "share": share}
-        self.people: dict[str, list[dict[str, torch.Tensor]]] = defaultdict(list)
+        self.people: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.note)
@@ -102,44 +103,32 @@ class ConformalLimit:
     def note(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output):
             case = {**batch, **output}
-            bright = case["modality"] in self.bright_modalities
-            person = {
-                key: difference(case["scan"], case[key], case["brain"], bright).cpu().half() for key in self.references
-            }
-            person |= {key: case[key].cpu().half() for key in ("pred_healthy", "brain")}
+            person = {key: case[name].cpu().half() for key, name in self._names().items()}
+            if case["modality"] not in self.weighed:
+                person["sums"] = UsualError.sums(case[self.score_key], case["pred_healthy"], case["brain"])
             self.people[case["modality"]].append(person)
+
+    def _names(self) -> dict[str, str]:
+        return {"score": self.score_key, "healthy": "pred_healthy", "brain": "brain"}
 
     def write(self, engine: Engine) -> None:
         modalities = {}
         for modality, people in self.people.items():
-            usual = {key: self._usual(people, key) for key in self.references}
-            limits = []
-            for left_out in range(len(people)):
-                others = [person for number, person in enumerate(people) if number != left_out]
-                limits.append(self._own_limit(people[left_out], {key: self._usual(others, key) for key in usual}))
-            limit = split_conformal(limits, self.promise["share"])
-            modalities[modality] = {
-                "limit": limit,
-                "people": len(people),
-                "limits": [round(value, 4) for value in sorted(limits)],
-                "usual": {key: np.round(error.table, 6).tolist() for key, error in usual.items()},
-            }
+            limits = [self._own_limit(person, [p for p in people if p is not person]) for person in people]
+            known = {"limit": split_conformal(limits, self.promise["share"]), "people": len(people)}
+            known["limits"] = [round(value, 4) for value in sorted(limits)]
+            if modality not in self.weighed:
+                known["usual"] = np.round(UsualError.fit(person["sums"] for person in people).table, 6).tolist()
+            modalities[modality] = known
             engine.logger.info(
-                f"{modality}: limit {limit:.3f} from {len(people)} people, {min(limits):.3f} to {max(limits):.3f}"
+                f"{modality}: limit {known['limit']:.3f} of {len(people)} people, {min(limits):.3f} to {max(limits):.3f}"
             )
         about = {"promise": self.promise, "sha256": hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()}
-        about |= {"references": self.references, "bright_modalities": list(self.bright_modalities)}
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        (self.output_dir / "calibration.json").write_text(json.dumps({"about": about, "modalities": modalities}))
+        write_whole(self.output_dir / "calibration.json", json.dumps({"about": about, "modalities": modalities}))
 
-    @staticmethod
-    def _usual(people: Sequence[dict[str, Any]], key: str) -> UsualError:
-        return UsualError.fit(
-            {"difference": p[key].float(), "healthy": p["pred_healthy"].float(), "brain": p["brain"]} for p in people
-        )
-
-    def _own_limit(self, person: dict[str, Any], usual: dict[str, UsualError]) -> float:
-        healthy, brain = person["pred_healthy"].float(), person["brain"]
-        units = [convert_to_tensor(person[key].float() / usual[key](healthy, brain), track_meta=True) for key in usual]
-        score = MetaTensor(torch.stack([u.as_tensor() for u in units]).mean(dim=0), affine=healthy.affine)
+    def _own_limit(self, person: dict[str, Any], others: Sequence[dict[str, Any]]) -> float:
+        score, healthy = person["score"].float(), person["healthy"].float()
+        if "sums" in person:
+            score = score / UsualError.fit(other["sums"] for other in others)(healthy, person["brain"])
+        score = MetaTensor(convert_to_tensor(score, track_meta=False), affine=healthy.affine)
         return lowest_limit(self.smooth(score), self.promise["largest_ml"], self.min_volume_ml)

@@ -126,7 +126,7 @@ def detection_figure(
     columns = (
         "scan",
         "healthy reconstruction",
-        "anomaly score",
+        "anomaly score (1: limit of healthy)",
         "lesion found" + (" (red), true (green)" if truth is not None else ""),
     )
     figure, rows = plt.subplots(3, 4, figsize=(11, 8.4))
@@ -135,7 +135,7 @@ def detection_figure(
         index = centre[axis]
         _show(row[0], scan, axis, index, vmin=0.0, vmax=1.0)
         _show(row[1], healthy, axis, index, vmin=0.0, vmax=1.0)
-        _show(row[2], score, axis, index, vmin=0.0, vmax=0.5, cmap="inferno")
+        _show(row[2], score, axis, index, vmin=0.0, vmax=2.0, cmap="inferno")
         _show(row[3], scan, axis, index, vmin=0.0, vmax=1.0)
         if truth is not None:
             _contour(row[3], truth > 0, axis, index, "lime")
