@@ -229,7 +229,11 @@ def test_healthy_people_calibrate_the_score_and_pass_the_gate(trained, cohort, t
     arguments = ["--input", tmp_path / "people.json", "--output_dir", tmp_path / "calibration", "--share", "0.8"]
     bundle_run("run", "calibrating", *config("inference", "calibrate"), *arguments, *weights)
     known = json.loads((tmp_path / "calibration/calibration.json").read_text())
-    assert known["modalities"]["t1"]["people"] == 4 and known["about"]["promise"] == {"largest_ml": 5.0, "share": 0.8}
+    assert known["modalities"]["t1"]["people"] == 4 and known["about"]["promise"] == {
+        "largest_ml": 5.0,
+        "share": 0.8,
+        "usual_ml": 1.0,
+    }
     calibrated = [*weights, "--calibration", tmp_path / "calibration/calibration.json"]
     arguments = ["--input", tmp_path / "next.json", "--output_dir", tmp_path / "gate"]
     gate = [*config("inference", "gate"), *arguments, *calibrated, "--median_ml", "6.0", "--high_ml", "6.0"]

@@ -26,7 +26,7 @@ def test_commands_fail_in_one_line(every, files):
     network = ["--features", "[8,8,8,8]"]
     unet = from_config("inference.yaml", "network_def", {"features": [8, 8, 8, 8]})
     torch.save(unet.state_dict(), files / "good.pt")
-    infer = ["run", "inferring", *config("inference"), "--output_dir", files / "out"]
+    infer = ["run", "inferring", *config("inference"), "--output_dir", files / "out", "--calibration", "False"]
     cases = [
         (
             ["run", "training", *config("train"), "--iteration", "5"],

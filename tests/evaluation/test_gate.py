@@ -99,7 +99,7 @@ def run_through(handler, cases):
 def test_calibrating_writes_what_the_score_needs(omega, tmp_path):
     weights = tmp_path / "model.pt"
     weights.write_bytes(b"weights")
-    handler = ConformalLimit("anomaly", ["t2"], tmp_path, weights, 1.0, 0.0, largest_ml=0.1, share=0.8)
+    handler = ConformalLimit("anomaly", ["t2"], tmp_path, weights, 1.0, 0.0, largest_ml=0.1, share=0.8, usual_ml=0.1)
     plain = AnomalyScored("expected")
     run_through(handler, [plain(case(omega, 0.02, seed)) for seed in range(6)])
     content = json.loads((tmp_path / "calibration.json").read_text())

@@ -74,6 +74,7 @@ class ConformalLimit:
         smoothing, min_volume_ml: of the score chain.
         largest_ml: volume.
         share: probability.
+        usual_ml: volume that is not exceeded in half of the healthy people, with the same kind of promise.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class ConformalLimit:
         min_volume_ml: float,
         largest_ml: float = 5.0,
         share: float = 0.95,
+        usual_ml: float = 1.0,
     ) -> None:
         self.score_key = score_key
         self.weighed = tuple(weighed)
@@ -93,7 +95,7 @@ class ConformalLimit:
         self.checkpoint = Path(checkpoint)
         self.smooth = SmoothScore(smoothing)
         self.min_volume_ml = min_volume_ml
-        self.promise = {"largest_ml": largest_ml, "share": share}
+        self.promise = {"largest_ml": largest_ml, "share": share, "usual_ml": usual_ml}
         self.people: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def attach(self, engine: Engine) -> None:
@@ -114,8 +116,10 @@ class ConformalLimit:
     def write(self, engine: Engine) -> None:
         modalities = {}
         for modality, people in self.people.items():
-            limits = [self._own_limit(person, [p for p in people if p is not person]) for person in people]
-            known = {"limit": split_conformal(limits, self.promise["share"]), "people": len(people)}
+            pairs = [self._own_limits(person, [p for p in people if p is not person]) for person in people]
+            limits, usual = zip(*pairs)
+            limit = max(split_conformal(limits, self.promise["share"]), split_conformal(usual, 0.5))
+            known = {"limit": limit, "people": len(people)}
             known["limits"] = [round(value, 4) for value in sorted(limits)]
             if modality not in self.weighed:
                 known["usual"] = np.round(UsualError.fit(person["sums"] for person in people).table, 6).tolist()
@@ -126,9 +130,11 @@ class ConformalLimit:
         about = {"promise": self.promise, "sha256": hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()}
         write_whole(self.output_dir / "calibration.json", json.dumps({"about": about, "modalities": modalities}))
 
-    def _own_limit(self, person: dict[str, Any], others: Sequence[dict[str, Any]]) -> float:
+    def _own_limits(self, person: dict[str, Any], others: Sequence[dict[str, Any]]) -> tuple[float, float]:
         score, healthy = person["score"].float(), person["healthy"].float()
         if "sums" in person:
             score = score / UsualError.fit(other["sums"] for other in others)(healthy, person["brain"])
         score = MetaTensor(convert_to_tensor(score, track_meta=False), affine=healthy.affine)
-        return lowest_limit(self.smooth(score), self.promise["largest_ml"], self.min_volume_ml)
+        smooth = self.smooth(score)
+        volumes = (self.promise["largest_ml"], self.promise["usual_ml"])
+        return tuple(lowest_limit(smooth, volume, self.min_volume_ml) for volume in volumes)
