@@ -78,8 +78,9 @@ def register_lesions(
     output_dir.mkdir(parents=True, exist_ok=True)
     if datalist is None:
         datalist = write_sample_subject(output_dir / "sample_subject")
-    named = json.loads(Path(datalist).read_text(encoding="utf-8-sig"))
-    sections = {name: load_datalist(datalist, name) for name in ("training", "validation") if named.get(name)}
+    sections = {"training": load_datalist(datalist, "training")}
+    if json.loads(Path(datalist).read_text(encoding="utf-8-sig")).get("validation"):
+        sections["validation"] = load_datalist(datalist, "validation")
     subjects: dict[str, dict[str, Any]] = {}
     for entry in (entry for entries in sections.values() for entry in entries):
         if "t1" not in entry and "label" not in entry:
