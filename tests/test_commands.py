@@ -214,6 +214,7 @@ def test_the_mask_is_the_score_above_the_threshold(trained, cohort, tmp_path):
     assert done.returncode == 1 and "other weights" in done.stderr and "run calibrating" in done.stderr
 
 
+@pytest.mark.slow  # four commands
 def test_healthy_people_calibrate_the_score_and_pass_the_gate(trained, cohort, tmp_path):
     entry = json.loads((cohort / "datalist.json").read_text())["test"][0]
     healthy = nib.load(cohort / entry["healthy"])
