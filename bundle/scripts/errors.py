@@ -14,11 +14,18 @@ from itertools import pairwise
 
 from monai.bundle import ConfigParser, run
 
-__all__ = ["InputError", "check_command_line"]
+__all__ = ["InputError", "check_command_line", "input_error"]
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used. The message names what, why, and the way out, on one line."""
+
+
+def input_error(error: BaseException | None) -> InputError | None:
+    """The `InputError` behind an error, or None: MONAI wraps what a transform raises."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
 
 
 def _one_line_hook(error_type, error, trace) -> None:

@@ -36,7 +36,7 @@ from monailabel.interfaces.exception import (
     LabelNotFoundException,
     MONAILabelException,
 )
-from scripts.errors import InputError
+from scripts.errors import input_error
 from scripts.volumes import VOLUME_ENDINGS, read_volume, same_grid
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -295,13 +295,6 @@ def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp
         _check_store(path, method, given, app)
 
 
-def _input_error(error: BaseException | None) -> InputError | None:
-    """The `InputError` behind an error: MONAI wraps what a transform raises."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__
-    return error
-
-
 def _in_thread(original: Callable, path: str, method: str, app: MONAILabelApp) -> Callable:
     def endpoint(**given: Any) -> Any:
         _checks(path, method, given, app)
@@ -312,7 +305,7 @@ def _in_thread(original: Callable, path: str, method: str, app: MONAILabelApp) -
         except MONAILabelException as error:
             raise HTTPException(400, error.msg) from None
         except Exception as error:
-            if reason := _input_error(error):
+            if reason := input_error(error):
                 raise HTTPException(422, str(reason)) from None
             raise
 

@@ -118,10 +118,8 @@ class MatchContrast(Transform):
             counted = count > 0
             rising = IsotonicRegression().fit(centres[counted], total[counted] / count[counted], count[counted])
             total = count * np.interp(centres, rising.X_thresholds_, rising.y_thresholds_)
-        smooth = gaussian_filter1d(total, 1.5, mode="nearest") / np.maximum(
-            gaussian_filter1d(count, 1.5, mode="nearest"), 1e-9
-        )
-        known = gaussian_filter1d(count, 1.5, mode="nearest") > 1e-6
+        total, count = (gaussian_filter1d(values, 1.5, mode="nearest") for values in (total, count))
+        smooth, known = total / np.maximum(count, 1e-9), count > 1e-6
         return lambda values: np.interp(values, centres[known], smooth[known])
 
     @staticmethod

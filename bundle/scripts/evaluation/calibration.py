@@ -18,6 +18,7 @@ from monai.utils import convert_to_tensor
 from ..detection import LesionMask, SmoothScore, UsualError
 from ..errors import InputError
 from ..saving import write_whole
+from ..volumes import voxel_ml
 
 __all__ = ["ConformalLimit", "lowest_limit", "split_conformal"]
 
@@ -30,7 +31,7 @@ def lowest_limit(score: MetaTensor, largest_ml: float, min_volume_ml: float) -> 
         largest_ml: the volume.
         min_volume_ml: of `LesionMask`.
     """
-    each = abs(float(np.linalg.det(np.asarray(score.affine)[:3, :3]))) / 1000.0
+    each = voxel_ml(score)
     low, high = 0.0, float(score.max())
     for _ in range(20):
         middle = (low + high) / 2
@@ -62,9 +63,8 @@ class ConformalLimit:
     """Evaluator handler: write the calibration of a score, ``calibration.json`` (see `scripts.detection.Calibration`).
 
     By modality: the usual error at each place, where the score is not weighed by the scan itself, and the limit of the score such
-        that in
-    a healthy person who comes next, no more than `largest_ml` is found with probability `share`. Each person's own limit is found
-    with the usual errors of all the others, so that nobody is judged by himself.
+    that in a healthy person who comes next, no more than `largest_ml` is found with probability `share`. Each person's own limit is
+    found with the usual errors of all the others, so that nobody is judged by himself.
 
     Args:
         score_key: score without a calibration.
@@ -105,13 +105,11 @@ class ConformalLimit:
     def note(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output):
             case = {**batch, **output}
-            person = {key: case[name].cpu().half() for key, name in self._names().items()}
+            names = {"score": self.score_key, "healthy": "pred_healthy", "brain": "brain"}
+            person = {key: case[name].cpu().half() for key, name in names.items()}
             if case["modality"] not in self.weighed:
                 person["sums"] = UsualError.sums(case[self.score_key], case["pred_healthy"], case["brain"])
             self.people[case["modality"]].append(person)
-
-    def _names(self) -> dict[str, str]:
-        return {"score": self.score_key, "healthy": "pred_healthy", "brain": "brain"}
 
     def write(self, engine: Engine) -> None:
         modalities = {}

@@ -113,7 +113,7 @@ class BrainExtraction(Transform):
         trimmed_ml = 0.0
         if empty and float((signal & ~inside).sum()) < self.stripped_share * float(signal.sum()):
             mask = self._closed(self.largest(signal.float()) > 0, sizes)
-            near = self._near(inside, sizes)
+            near = self._closed(inside, sizes, MARGIN)  # a lesion at the surface must not be trimmed
             trimmed_ml = float((mask & signal & ~near).sum()) * voxel_ml(img)
             mask = mask & near
         elif used == "template":
@@ -172,20 +172,12 @@ class BrainExtraction(Transform):
         return torch.from_numpy(found)[None]
 
     @staticmethod
-    def _near(inside: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
-        """The brain that was found, with what lies in its clefts, and a margin: a lesion at the surface must not be trimmed."""
+    def _closed(mask: torch.Tensor, sizes: np.ndarray, beyond: float = 0.0) -> torch.Tensor:
+        """A mask with what lies in its clefts, and `beyond` mm around it."""
         margin = [(int(n), int(n)) for n in np.ceil(CLEFT / sizes) + 1]
-        outside = ~np.pad(inside[0].numpy(), margin)
-        far = distance_transform_edt(distance_transform_edt(outside, sampling=sizes) <= CLEFT, sampling=sizes)
-        near = (far > CLEFT - MARGIN) | ~outside
-        return torch.from_numpy(near[tuple(slice(low, -high) for low, high in margin)])[None]
-
-    @staticmethod
-    def _closed(signal: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
-        margin = [(int(n), int(n)) for n in np.ceil(CLEFT / sizes) + 1]
-        brain = np.pad(signal[0].numpy(), margin)
+        brain = np.pad(mask[0].numpy(), margin)
         near = distance_transform_edt(~brain, sampling=sizes) <= CLEFT
-        closed = brain | (distance_transform_edt(near, sampling=sizes) > CLEFT)
+        closed = brain | (distance_transform_edt(near, sampling=sizes) > CLEFT - beyond)
         return torch.from_numpy(closed[tuple(slice(low, -high) for low, high in margin)])[None]
 
     @staticmethod

@@ -11,11 +11,10 @@ from monai.data import MetaTensor
 from monai.data.itk_torch_bridge import metatensor_to_itk_image
 from monai.transforms import ResampleToMatch
 
+from ..dicom import LPS
 from ..errors import InputError
 
 __all__ = ["elastix", "moved_onto", "parameter_map", "rigid_registration"]
-
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world to RAS and back
 
 
 def moved_onto(volume: MetaTensor, motion: np.ndarray, grid: MetaTensor) -> MetaTensor:

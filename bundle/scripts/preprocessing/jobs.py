@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import input_error
 
 __all__ = ["my_share", "reason", "run_jobs"]
 
@@ -24,10 +24,12 @@ def my_share(items: Iterable[Any]) -> list[Any]:
 
 def reason(error: Exception) -> str:
     """Of a failure, for a summary: an `InputError` explains itself, of anything else the cause in a line."""
+    if own := input_error(error):
+        return str(own)
     cause = error
-    while not isinstance(cause, InputError) and cause.__cause__ is not None:
-        cause = cause.__cause__  # MONAI wraps what a transform raises
-    return str(cause) if isinstance(cause, InputError) else f"{type(cause).__name__}: {cause}".splitlines()[0]
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return f"{type(cause).__name__}: {cause}".splitlines()[0]
 
 
 def _share_cores(workers: int) -> None:
