@@ -116,7 +116,7 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
         "modality": "ct",
     }
     table = UsualError.fit(people(omega, 8)).table.tolist()
-    calibration = Calibration({"ct": {"usual": table, "limit": 4.0}}, {})
+    calibration = Calibration({"ct": {"usual": {"expected": table}, "limit": 4.0}}, {"references": ["expected"]})
     inside, truth = brain.as_tensor() > 0, lesion[brain.as_tensor() > 0].numpy()
 
     def precision(known):
@@ -138,6 +138,22 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
     assert mean_in_lesion(0.4) == pytest.approx(2 * mean_in_lesion(0.2), rel=1e-4)
     with pytest.raises(InputError, match="knows ct, not t1; run calibrating"):
         AnomalyScored("expected", calibration=calibration)({**data, "modality": "t1"})
+    with pytest.raises(InputError, match="made with the references expected, not expected, pred_intact"):
+        AnomalyScored(["expected", "pred_intact"], calibration=calibration)
+
+
+def test_what_one_reference_alone_sees_counts_little(omega):
+    """The score is the geometric mean: an error of one reference does not stand where the other agrees with the scan."""
+    brain, healthy, noise, depth = noisy_at_the_edge(omega, 100)
+    lesion, error = (depth > 7).clone(), (depth > 7).clone()
+    lesion[:, 20:], error[:, :20] = False, False
+    scan = healthy + noise - 0.3 * lesion
+    data = {"scan": scan, "brain": brain, "one": healthy, "other": healthy - 0.3 * error}
+    both, one, other = (
+        AnomalyScored(keys)(data)["anomaly"].as_tensor() for keys in (["one", "other"], ["one"], ["other"])
+    )
+    torch.testing.assert_close(both, (one * other).sqrt())
+    assert float(both[lesion].mean()) > 0.25 and float(other[error].mean()) > 0.25 > 0.1 > float(both[error].mean())
 
 
 def test_a_weighed_modality_is_its_own_measure(omega):
@@ -174,8 +190,8 @@ def test_a_calibration_belongs_to_its_weights(tmp_path):
     weights.write_bytes(b"these")
     others.write_bytes(b"those")
     table = UsualError.fit([]).table.tolist()
-    about = {"sha256": hashlib.sha256(b"these").hexdigest()}
-    path.write_text(json.dumps({"about": about, "modalities": {"t1": {"limit": 2.0, "usual": table}}}))
+    about = {"references": ["expected"], "sha256": hashlib.sha256(b"these").hexdigest()}
+    path.write_text(json.dumps({"about": about, "modalities": {"t1": {"limit": 2.0, "usual": {"expected": table}}}}))
     assert load_calibration(path, weights).limit == {"t1": 2.0}
     with pytest.raises(InputError, match=r"other weights.*run calibrating.*--calibration False"):
         load_calibration(path, others)

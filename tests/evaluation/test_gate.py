@@ -99,18 +99,24 @@ def run_through(handler, cases):
 def test_calibrating_writes_what_the_score_needs(omega, tmp_path):
     weights = tmp_path / "model.pt"
     weights.write_bytes(b"weights")
-    handler = ConformalLimit("anomaly", ["t2"], tmp_path, weights, 1.0, 0.0, largest_ml=0.1, share=0.8, usual_ml=0.1)
-    plain = AnomalyScored("expected")
-    run_through(handler, [plain(case(omega, 0.02, seed)) for seed in range(6)])
+    promise = {"largest_ml": 0.1, "share": 0.8, "usual_ml": 0.1}
+    score = AnomalyScored(["expected", "pred_intact"], weighed=["t2"])
+    handler = ConformalLimit(score, tmp_path, weights, 1.0, 0.0, **promise)
+
+    def with_intact(seed, blob=None):
+        person = case(omega, 0.02, seed) if blob is None else case(omega, 0.02, seed, blob)
+        return {**person, "pred_intact": person["expected"] * 1.01}
+
+    run_through(handler, [with_intact(seed) for seed in range(6)])
     content = json.loads((tmp_path / "calibration.json").read_text())
     known = content["modalities"]["t1"]
     assert known["people"] == 6 and known["limit"] == pytest.approx(known["limits"][-1], abs=1e-3)
     calibration = load_calibration(tmp_path / "calibration.json", weights)
-    fresh = AnomalyScored("expected", calibration=calibration)(case(omega, 0.02, 77))["anomaly"]
+    fresh = AnomalyScored(score.keys, calibration=calibration)(with_intact(77))["anomaly"]
     assert float(LesionMask(1.0, 0.0)(SmoothScore(1.0)(fresh)).sum()) / 1000 <= 0.15  # of a person who comes next
     blob = torch.zeros(omega.shape)
     blob[:, 15:22, 15:22, 15:22] = 0.3
-    found = AnomalyScored("expected", calibration=calibration)(case(omega, 0.02, 78, blob))["anomaly"]
+    found = AnomalyScored(score.keys, calibration=calibration)(with_intact(78, blob))["anomaly"]
     assert float(LesionMask(1.0, 0.0)(SmoothScore(1.0)(found)).sum()) > 250
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from scipy import sparse
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
+from scipy.sparse.linalg import cg
+from skimage.measure import block_reduce
 from sklearn.isotonic import IsotonicRegression
-
-from ..symmetry import Mirror
 
 __all__ = ["MatchContrast", "MatchContrastd", "to_scale_of"]
 
@@ -34,54 +36,50 @@ def to_scale_of(image: torch.Tensor, reference: torch.Tensor, where: torch.Tenso
 class MatchContrast(Transform):
     """Predict the healthy scan from the healthy T1w, as physics has it: ``scan = gain(x) curve(healthy T1w)``.
 
-    The curve says what the sequence makes of a tissue; the gain is that of the coils, smooth and bounded. Both are fitted to the
-    scan itself in turns. A lesion must bend neither:
-
-    - a voxel counts less the further the scan lies from its prediction (Tukey's biweight), not at all beyond 4.7 robust standard
-      deviations;
-    - the gain is a factor between ``1 / largest_gain`` and ``largest_gain`` and cannot turn tissue into fluid;
-    - where the mirror transform is known, a voxel that disagrees with its partner on the other side more sharply than a gain could,
-      does not speak for the gain: the healthy side does.
+    The curve says what the sequence makes of a tissue; the gain is that of the coils. Both are fitted to the scan itself, in
+    turns. A lesion must bend neither. The curve takes each voxel the less the further the scan lies from its prediction (Tukey's
+    biweight). The gain is found from its slopes, as Horn finds the light of a scene: a coil's sensitivity changes slowly from cell
+    to cell, the border of a lesion is steep. Steep slopes are left out, and the gain is integrated over what remains (a sparse
+    least squares problem), so that the step at a border does not enter, however large the lesion.
 
     Args:
         monotone: whether the curve rises with the T1w, as that of another T1w sequence does.
-        sigma: smoothness of the gain, mm.
-        largest_gain: bound of the gain.
+        cell: edge of the cells in which the gain is found, mm.
+        steepest: slope that no coil reaches, of the logarithm of the gain, per mm.
+        hold: weight of a gain that does not change, against what the scan says.
+        bend: weight of a gain whose slope does not change.
         iterations: turns.
         bins: of T1w intensity, in which the curve is found.
 
     References:
+        B. K. P. Horn, Determining lightness from an image, Computer Graphics and Image Processing 3, 1974.
         P. J. Rousseeuw, A. M. Leroy, Robust Regression and Outlier Detection, 1987 (biweight, median absolute deviation).
     """
 
     def __init__(
         self,
         monotone: bool = False,
-        sigma: float = 30.0,
-        largest_gain: float = 1.65,
-        iterations: int = 6,
+        cell: float = 4.0,
+        steepest: float = 0.03,
+        hold: float = 0.01,
+        bend: float = 0.005,
+        iterations: int = 8,
         bins: int = 64,
     ) -> None:
         self.monotone = monotone
-        self.sigma = sigma
-        self.log_bound = float(np.log(largest_gain))
+        self.cell = cell
+        self.steepest = steepest
+        self.hold = hold
+        self.bend = bend
         self.iterations = iterations
         self.bins = bins
-        self.mirror = Mirror()
 
-    def __call__(
-        self,
-        healthy: torch.Tensor,
-        image: torch.Tensor,
-        brain: torch.Tensor,
-        mirror_transform: np.ndarray | None = None,
-    ) -> torch.Tensor:
+    def __call__(self, healthy: torch.Tensor, image: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
         """
         Args:
             healthy: ``(1, X, Y, Z)`` healthy T1w.
             image: the scan, any contrast, same shape; a MetaTensor whose affine gives the voxel size (else 1 mm).
             brain: mask of the same shape.
-            mirror_transform: 4x4 on RAS mm, from a point to its contralateral partner; None where it is not known.
 
         Returns:
             the scan as it would be without disease; 0 outside the brain.
@@ -92,18 +90,14 @@ class MatchContrast(Transform):
         inside = mask > 0
         if not inside.any():
             return convert_to_dst_type(np.zeros_like(scan)[None], healthy, dtype=torch.float32)[0]
-        affine = np.asarray(image.affine) if isinstance(image, MetaTensor) else np.eye(4)
-        sigma = self.sigma / np.linalg.norm(affine[:3, :3], axis=0)
-        gain, weight = np.ones_like(scan), inside.astype(np.float64)
-        floor = 0.05 * np.percentile(scan[inside], 95)
+        spacing = affine_to_spacing(image.affine).numpy() if isinstance(image, MetaTensor) else np.ones(3)
+        cells = _Cells(inside, np.maximum(np.rint(self.cell / spacing).astype(int), 1), spacing)
+        gain, weight, log_gain = np.ones_like(scan), inside.astype(np.float64), np.zeros(cells.number)
         for _ in range(self.iterations):
             curve = np.where(inside, self._curve(t1[inside], (scan / gain)[inside], weight[inside])(t1), 0.0)
-            weight = np.where(inside, self._biweight(scan - gain * curve, inside), 0.0)
-            ratio = np.clip(np.log(np.maximum(scan, floor) / np.maximum(curve, floor)), -1.5, 1.5) * inside
-            speaks = weight * (curve > 2.0 * floor) * self._agrees(ratio, inside, affine, sigma, mirror_transform)
-            share = gaussian_filter(speaks, sigma)
-            log_gain = gaussian_filter(ratio * speaks, sigma) / np.maximum(share, 1e-3 * max(share.max(), 1e-9))
-            gain = np.exp(np.clip(log_gain, -self.log_bound, self.log_bound))
+            weight = np.where(inside, self._biweight(scan / gain - curve, inside), 0.0)
+            log_gain = self._gain(cells, scan, curve, log_gain)
+            gain = np.exp(cells.to_voxels(log_gain))
         return convert_to_dst_type((gain * curve * inside)[None], healthy, dtype=torch.float32)[0].clamp(min=0.0)
 
     def _curve(self, t1: np.ndarray, scan: np.ndarray, weight: np.ndarray):
@@ -127,25 +121,80 @@ class MatchContrast(Transform):
         width = 4.685 * 1.4826 * np.median(np.abs(residual[inside])) + 1e-6
         return np.clip(1.0 - (residual / width) ** 2, 0.0, None) ** 2
 
-    def _agrees(self, ratio, inside, affine, sigma, mirror_transform) -> np.ndarray:
-        """Weight of each voxel for the gain: 0 where it, rather than its partner, is odd in a way that is too sharp for a gain."""
-        if mirror_transform is None:
-            return np.ones_like(ratio)
-        stacked = MetaTensor(torch.from_numpy(np.stack([ratio, inside.astype(np.float64)])).float(), affine=affine)
-        partner, both = self.mirror(stacked, mirror_transform).numpy().astype(np.float64)
-        both = (both > 0.5) & inside
-        if not both.any():
-            return np.ones_like(ratio)
-        share = np.maximum(gaussian_filter(both.astype(np.float64), sigma), 1e-6)
-        asymmetry = np.where(both, ratio - partner, 0.0)
-        # A coil's asymmetry is smooth: the median over the brain of what is left tells what noise and gyri do.
-        sharp = gaussian_filter(asymmetry, sigma / 10) - gaussian_filter(asymmetry, sigma) / share
-        weight = self._biweight(np.where(both, sharp, 0.0), both)
-        middle = np.median(ratio[inside])
-        own = np.abs(gaussian_filter(ratio, sigma / 10) - middle) >= np.abs(
-            gaussian_filter(partner, sigma / 10) - middle
-        )
-        return np.where(both & own, weight, 1.0)
+    def _gain(self, cells: _Cells, scan: np.ndarray, curve: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Logarithm of the gain in each cell.
+
+        Args:
+            cells: of the brain.
+            scan, curve: the scan, and the scan as the curve predicts it without a gain.
+            before: what the turn before found.
+        """
+        # Fluid is dark in many sequences: its ratio is noise.
+        tissue = cells.inside & (curve > 0.2 * np.percentile(scan[cells.inside], 95))
+        count, seen, predicted = (cells.sum(values * tissue) for values in (np.ones_like(scan), scan, curve))
+        known = count > 0.3 * cells.size
+        if not known.any():
+            return before
+        ratio = np.where(known, np.log(np.maximum(seen, 1e-6) / np.maximum(predicted, 1e-6)), 0.0).clip(-2.0, 2.0)
+        slope, limit = cells.step @ ratio, self.steepest * cells.distance
+        both = (abs(cells.step) @ known) == 2
+        believed = both * np.clip(1.0 - ((slope - cells.step @ before) / limit) ** 2, 0.0, None)
+        believed *= np.clip(1.0 - (slope / (2.0 * limit)) ** 2, 0.0, None)
+        matrix = cells.step.T @ sparse.diags(believed) @ cells.step
+        matrix += self.hold * cells.laplacian + self.bend * cells.laplacian @ cells.laplacian
+        matrix += 1e-6 * sparse.eye(cells.number)
+        gain, _ = cg(matrix, cells.step.T @ (believed * slope), x0=before, rtol=1e-3, maxiter=200)
+        return gain + np.median((ratio - gain)[known])
+
+
+class _Cells:
+    """The cells of a coarse grid that hold some of the brain, and the steps between neighbours.
+
+    Attributes:
+        inside: mask of the brain, on the fine grid.
+        number: of cells.
+        size: of a cell, voxels.
+        step: sparse ``(steps, cells)``, from values to their differences along each step.
+        distance: of each step, mm.
+        laplacian: of the grid, sparse ``(cells, cells)``.
+    """
+
+    def __init__(self, inside: np.ndarray, factors: np.ndarray, spacing: np.ndarray) -> None:
+        self.inside = inside
+        self.factors = factors
+        self.size = int(np.prod(factors))
+        self.within = self._blocks(inside) > 0
+        self.number = int(self.within.sum())
+        index = np.full(self.within.shape, -1)
+        index[self.within] = np.arange(self.number)
+        starts, ends, distances = [], [], []
+        for axis in range(3):
+            first, second = (np.take(index, range(k, index.shape[axis] - 1 + k), axis=axis) for k in (0, 1))
+            pairs = (first >= 0) & (second >= 0)
+            starts.append(first[pairs])
+            ends.append(second[pairs])
+            distances.append(np.full(int(pairs.sum()), factors[axis] * spacing[axis]))
+        start, end, self.distance = (np.concatenate(values) for values in (starts, ends, distances))
+        steps = np.arange(len(start))
+        entries = (np.repeat([-1.0, 1.0], len(start)), (np.tile(steps, 2), np.concatenate([start, end])))
+        self.step = sparse.csr_matrix(entries, shape=(len(start), self.number))
+        self.laplacian = self.step.T @ self.step
+
+    def _blocks(self, values: np.ndarray) -> np.ndarray:
+        return block_reduce(values.astype(np.float64), tuple(self.factors), np.sum)
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Sum of the voxels in each cell."""
+        return self._blocks(values)[self.within]
+
+    def to_voxels(self, values: np.ndarray) -> np.ndarray:
+        """The values of the cells, smoothed by one cell and interpolated to every voxel."""
+        full = np.zeros(self.within.shape)
+        full[self.within] = values
+        share = gaussian_filter(self.within.astype(np.float64), 1.0)
+        smooth = gaussian_filter(full, 1.0) / np.maximum(share, 1e-6)
+        places = [(np.arange(n) + 0.5) / f - 0.5 for n, f in zip(self.inside.shape, self.factors, strict=True)]
+        return map_coordinates(smooth, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
 
 
 class MatchContrastd(MapTransform):
@@ -156,7 +205,6 @@ class MatchContrastd(MapTransform):
         image_key: the scan.
         brain_key: brain mask.
         modality_key: modality of the scan.
-        transform_key: mirror transform, where the data has one.
         expected_key: where the predicted healthy scan goes.
         match: further arguments of `MatchContrast`.
     """
@@ -167,7 +215,6 @@ class MatchContrastd(MapTransform):
         image_key: str = "image",
         brain_key: str = "brain",
         modality_key: str = "modality",
-        transform_key: str = "mirror_transform",
         expected_key: str = "expected",
         **match,
     ) -> None:
@@ -176,10 +223,9 @@ class MatchContrastd(MapTransform):
         self.image_key = image_key
         self.brain_key = brain_key
         self.modality_key = modality_key
-        self.transform_key = transform_key
         self.expected_key = expected_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         match = self.rising if str(data[self.modality_key]).startswith("t1") else self.any
         volumes = (data[key] for key in (self.keys[0], self.image_key, self.brain_key))
-        return {**data, self.expected_key: match(*volumes, data.get(self.transform_key))}
+        return {**data, self.expected_key: match(*volumes)}

@@ -47,13 +47,17 @@ class Calibration:
 
     Args:
         modalities: by modality, ``limit`` (the score that becomes 1), and for those that are not weighed by the scan itself,
-            ``usual``, the table of a `UsualError`.
-        about: what it rests on: the promise, the number of people, the hash of the weights.
+            ``usual``, by reference the table of a `UsualError`.
+        about: what it rests on: the references of the score, the promise, the hash of the weights.
     """
 
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
         self.about = dict(about)
-        self.usual = {name: UsualError(known["usual"]) for name, known in modalities.items() if known.get("usual")}
+        self.references = tuple(about["references"])
+        self.usual = {
+            name: {reference: UsualError(table) for reference, table in known.get("usual", {}).items()}
+            for name, known in modalities.items()
+        }
         self.limit = {name: float(known["limit"]) for name, known in modalities.items()}
 
 
@@ -85,15 +89,15 @@ def load_calibration(path: str | Path | bool | None, weights: str | Path) -> Cal
 
 
 class AnomalyScored(MapTransform):
-    """Score the difference of a scan from what it would be without disease, in units of what healthy people show.
+    """Score how far a scan is from what it would be without disease, in units of what healthy people show.
 
-    The difference is divided by what it usually is at the place: of other, healthy people (`UsualError`), or, in the modalities
-        that are
-    `weighed`, of the scan itself (`scan_error`); and by the limit of the calibration, below which healthy scans stay. Without a
-    calibration the score is the difference itself.
+    The difference from each reference is divided by what it usually is at the place: of other, healthy people (`UsualError`), or,
+    in the modalities that are `weighed`, of the scan itself (`scan_error`). The score is the geometric mean over the references,
+    divided by the limit of the calibration, below which healthy scans stay. So both references must see an anomaly: one alone is
+    often wrong. With one reference and without a calibration the score is the difference itself.
 
     Args:
-        keys: one key, the reference: the healthy scan in the scan's own contrast, as a match of contrasts or the network gives it.
+        keys: the references, each a healthy scan in the scan's own contrast, as a match of contrasts or the network gives it.
         image_key: the scan.
         brain_key: brain mask.
         healthy_key: healthy T1w, in which a place is looked up.
@@ -104,7 +108,7 @@ class AnomalyScored(MapTransform):
         brighter: modalities in which only what is brighter than the healthy brain counts.
 
     Raises:
-        InputError: when the calibration does not know the modality.
+        InputError: when the calibration does not know the modality, or was made with other references.
     """
 
     def __init__(
@@ -120,6 +124,11 @@ class AnomalyScored(MapTransform):
         brighter: Sequence[str] = (),
     ) -> None:
         super().__init__(keys)
+        if calibration is not None and calibration.references != self.keys:
+            raise InputError(
+                f"the calibration was made with the references {', '.join(calibration.references)}, not {', '.join(self.keys)}; run "
+                "calibrating with these references, or set --calibration False and a --threshold of your own"
+            )
         self.image_key = image_key
         self.brain_key = brain_key
         self.healthy_key = healthy_key
@@ -129,22 +138,35 @@ class AnomalyScored(MapTransform):
         self.weighed = tuple(weighed)
         self.brighter = tuple(brighter)
 
+    def differences(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """By reference, the difference of the scan from it, weighed by the scan itself where that is wanted."""
+        image, brain, modality = data[self.image_key], data[self.brain_key], data.get(self.modality_key)
+        found = {}
+        for key in self.key_iterator(data):
+            found[key] = difference(image, data[key], brain, modality in self.brighter)
+            if modality in self.weighed:
+                found[key] = found[key] / scan_error(image - data[key], data[self.healthy_key], brain)
+        return found
+
+    @staticmethod
+    def combine(differences: Mapping[Hashable, torch.Tensor]) -> torch.Tensor:
+        """Geometric mean over the references."""
+        if len(differences) == 1:
+            return next(iter(differences.values()))
+        return sum(values.log() for values in differences.values()).div(len(differences)).exp()
+
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        image, expected, brain = data[self.image_key], data[self.keys[0]], data[self.brain_key]
-        modality = data.get(self.modality_key)
-        score = difference(image, expected, brain, modality in self.brighter)
-        if modality in self.weighed:
-            score = score / scan_error(image - expected, data[self.healthy_key], brain)
+        found, modality, limit = self.differences(data), data.get(self.modality_key), 1.0
         if self.calibration is not None:
             if modality not in self.calibration.limit:
                 raise InputError(
                     f"the calibration knows {', '.join(self.calibration.limit)}, not {modality}; run calibrating with such scans, "
                     "or name the nearest --modality"
                 )
-            if modality in self.calibration.usual:
-                score = score / self.calibration.usual[modality](data[self.healthy_key], brain)
-            score = score / self.calibration.limit[modality]
-        return {**data, self.score_key: score}
+            limit, usual = self.calibration.limit[modality], self.calibration.usual[modality]
+            for key in usual:
+                found[key] = found[key] / usual[key](data[self.healthy_key], data[self.brain_key])
+        return {**data, self.score_key: self.combine(found) / limit}
 
 
 class SmoothScore(Transform):
@@ -184,8 +206,7 @@ class LesionMask(Transform):
     """Cut a score, and drop what is too small to be a lesion.
 
     Both happen on the grid of the score, and the score is brought to the grid of the scan before it is cut there: the volume does
-        not
-    depend on the voxel size of the scan.
+    not depend on the voxel size of the scan.
 
     Args:
         threshold: score above which a voxel is lesion.

@@ -17,26 +17,13 @@ __all__ = ["UsualError", "scan_error"]
 
 SMOOTHING = 2.0  # mm, of the T1w in which a place is looked up
 EDGES = {
-    "healthy": (
-        0.1,
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.56,
-        0.62,
-        0.68,
-        0.74,
-        0.8,
-        0.9,
-    ),  # of the healthy T1w, white matter being 0.75
+    # The healthy T1w, white matter being 0.75.
+    "healthy": (0.1, 0.2, 0.3, 0.4, 0.5, 0.56, 0.62, 0.68, 0.74, 0.8, 0.9),
     "gradient": (0.01, 0.02, 0.03, 0.045, 0.06, 0.08),  # of the healthy T1w, per mm
     "depth": (2.0, 4.0, 6.0, 9.0, 14.0, 20.0),  # mm below the surface of the brain mask
 }
-DEEP, SAMPLES = (
-    6.0,
-    40_000,
-)  # voxels from the edge, beyond which it no longer matters; voxels that `scan_error` looks at
+DEEP = 6.0  # voxels from the edge, beyond which the depth no longer matters to `scan_error`
+SAMPLES = 40_000  # voxels that `scan_error` looks at
 PRIOR = 2000.0  # voxels that speak for the mean of all places where few healthy voxels were seen
 
 

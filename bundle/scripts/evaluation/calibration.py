@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 
-from ..detection import LesionMask, SmoothScore, UsualError
+from ..detection import AnomalyScored, LesionMask, SmoothScore, UsualError
 from ..errors import InputError
 from ..saving import write_whole
 from ..volumes import voxel_ml
@@ -67,8 +67,7 @@ class ConformalLimit:
     found with the usual errors of all the others, so that nobody is judged by himself.
 
     Args:
-        score_key: score without a calibration.
-        weighed: modalities whose score is weighed by the scan itself.
+        score: the score without a calibration.
         output_dir: where to write.
         checkpoint: weights, whose hash is written down.
         smoothing, min_volume_ml: of the score chain.
@@ -79,8 +78,7 @@ class ConformalLimit:
 
     def __init__(
         self,
-        score_key: str,
-        weighed: Sequence[str],
+        score: AnomalyScored,
         output_dir: str | Path,
         checkpoint: str | Path,
         smoothing: float,
@@ -89,8 +87,7 @@ class ConformalLimit:
         share: float = 0.95,
         usual_ml: float = 1.0,
     ) -> None:
-        self.score_key = score_key
-        self.weighed = tuple(weighed)
+        self.score = score
         self.output_dir = Path(output_dir)
         self.checkpoint = Path(checkpoint)
         self.smooth = SmoothScore(smoothing)
@@ -105,10 +102,11 @@ class ConformalLimit:
     def note(self, engine: Engine) -> None:
         for batch, output in zip(engine.state.batch, engine.state.output):
             case = {**batch, **output}
-            names = {"score": self.score_key, "healthy": "pred_healthy", "brain": "brain"}
-            person = {key: case[name].cpu().half() for key, name in names.items()}
-            if case["modality"] not in self.weighed:
-                person["sums"] = UsualError.sums(case[self.score_key], case["pred_healthy"], case["brain"])
+            healthy, brain, found = case["pred_healthy"], case["brain"], self.score.differences(case)
+            person = {"healthy": healthy.cpu().half(), "brain": brain.cpu().half()}
+            person["differences"] = {key: convert_to_tensor(v, track_meta=False).cpu().half() for key, v in found.items()}
+            if case["modality"] not in self.score.weighed:
+                person["sums"] = {key: UsualError.sums(values, healthy, brain) for key, values in found.items()}
             self.people[case["modality"]].append(person)
 
     def write(self, engine: Engine) -> None:
@@ -119,20 +117,25 @@ class ConformalLimit:
             limit = max(split_conformal(limits, self.promise["share"]), split_conformal(usual, 0.5))
             known = {"limit": limit, "people": len(people)}
             known["limits"] = [round(value, 4) for value in sorted(limits)]
-            if modality not in self.weighed:
-                known["usual"] = np.round(UsualError.fit(person["sums"] for person in people).table, 6).tolist()
+            known["usual"] = {key: np.round(usual.table, 6).tolist() for key, usual in self._usual(people).items()}
             modalities[modality] = known
             engine.logger.info(
                 f"{modality}: limit {known['limit']:.3f} of {len(people)} people, {min(limits):.3f} to {max(limits):.3f}"
             )
-        about = {"promise": self.promise, "sha256": hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()}
+        about = {"references": self.score.keys, "promise": self.promise}
+        about["sha256"] = hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()
         write_whole(self.output_dir / "calibration.json", json.dumps({"about": about, "modalities": modalities}))
 
+    @staticmethod
+    def _usual(people: Sequence[dict[str, Any]]) -> dict[str, UsualError]:
+        """By reference, what these people show; empty where the scan itself weighs its score."""
+        keys = people[0].get("sums", {}) if people else {}
+        return {key: UsualError.fit(person["sums"][key] for person in people) for key in keys}
+
     def _own_limits(self, person: dict[str, Any], others: Sequence[dict[str, Any]]) -> tuple[float, float]:
-        score, healthy = person["score"].float(), person["healthy"].float()
-        if "sums" in person:
-            score = score / UsualError.fit(other["sums"] for other in others)(healthy, person["brain"])
-        score = MetaTensor(convert_to_tensor(score, track_meta=False), affine=healthy.affine)
-        smooth = self.smooth(score)
+        healthy, found = person["healthy"].float(), {key: v.float() for key, v in person["differences"].items()}
+        for key, usual in self._usual(others).items():
+            found[key] = found[key] / convert_to_tensor(usual(healthy, person["brain"]), track_meta=False)
+        smooth = self.smooth(MetaTensor(self.score.combine(found), affine=healthy.affine))
         volumes = (self.promise["largest_ml"], self.promise["usual_ml"])
         return tuple(lowest_limit(smooth, volume, self.min_volume_ml) for volume in volumes)
