@@ -126,8 +126,8 @@ class AnomalyScored(MapTransform):
         super().__init__(keys)
         if calibration is not None and calibration.references != self.keys:
             raise InputError(
-                f"the calibration was made with the references {', '.join(calibration.references)}, not {', '.join(self.keys)}; run "
-                "calibrating with these references, or set --calibration False and a --threshold of your own"
+                f"the calibration was made with the references {', '.join(calibration.references)}, not {', '.join(self.keys)}; "
+                "run calibrating with these references, or set --calibration False and a --threshold of your own"
             )
         self.image_key = image_key
         self.brain_key = brain_key

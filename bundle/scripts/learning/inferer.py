@@ -16,8 +16,8 @@ class MixedPrecisionInferer(SimpleInferer):
     MONAI's engines autocast on CUDA only (``amp=True``); bfloat16 also runs in hardware on recent CPUs, and its range
     needs no gradient scaler.
 
-    A CPU without bfloat16 instructions would take minutes for what float32 does in a second: there all stays in float32. On a CPU with
-    them, inputs smaller than `smallest_cpu_size` along any axis do: the bfloat16 weight gradient of a 3D convolution over two
+    A CPU without bfloat16 instructions would take minutes for what float32 does in a second: there all stays in float32. On a CPU
+    with them, inputs smaller than `smallest_cpu_size` along any axis do: the bfloat16 weight gradient of a 3D convolution over two
     voxels reads uninitialised memory in oneDNN (torch 2.11) and now and then returns NaN, and a UNet that halves its grid four
     times comes down to two voxels below 48.
 
