@@ -116,7 +116,7 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
         "modality": "ct",
     }
     table = UsualError.fit(people(omega, 8)).table.tolist()
-    calibration = Calibration({"ct": {"usual": {"expected": table}, "limit": 4.0}}, {"references": ["expected"]})
+    calibration = Calibration({"ct": {"usual": {"expected": table}, "limit": 4.0, "references": ["expected"]}}, {})
     inside, truth = brain.as_tensor() > 0, lesion[brain.as_tensor() > 0].numpy()
 
     def precision(known):
@@ -138,8 +138,14 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
     assert mean_in_lesion(0.4) == pytest.approx(2 * mean_in_lesion(0.2), rel=1e-4)
     with pytest.raises(InputError, match="knows ct, not t1; run calibrating"):
         AnomalyScored("expected", calibration=calibration)({**data, "modality": "t1"})
-    with pytest.raises(InputError, match="made with the references expected, not expected, pred_intact"):
-        AnomalyScored(["expected", "pred_intact"], calibration=calibration)
+    both = AnomalyScored(["expected", "pred_healthy"], calibration=calibration)
+    with pytest.raises(
+        InputError, match="compares a ct with expected, not with expected, pred_healthy; run calibrating"
+    ):
+        both(data)
+    only = AnomalyScored(["expected", "pred_healthy"], {"ct": ["expected"]}, calibration=calibration)
+    alone = AnomalyScored("expected", calibration=calibration)
+    assert torch.equal(only(data)["anomaly"].as_tensor(), alone(data)["anomaly"].as_tensor())
 
 
 def test_what_one_reference_alone_sees_counts_little(omega):
@@ -190,8 +196,9 @@ def test_a_calibration_belongs_to_its_weights(tmp_path):
     weights.write_bytes(b"these")
     others.write_bytes(b"those")
     table = UsualError.fit([]).table.tolist()
-    about = {"references": ["expected"], "sha256": hashlib.sha256(b"these").hexdigest()}
-    path.write_text(json.dumps({"about": about, "modalities": {"t1": {"limit": 2.0, "usual": {"expected": table}}}}))
+    about = {"sha256": hashlib.sha256(b"these").hexdigest()}
+    known = {"limit": 2.0, "usual": {"expected": table}, "references": ["expected"]}
+    path.write_text(json.dumps({"about": about, "modalities": {"t1": known}}))
     assert load_calibration(path, weights).limit == {"t1": 2.0}
     with pytest.raises(InputError, match=r"other weights.*run calibrating.*--calibration False"):
         load_calibration(path, others)

@@ -46,16 +46,16 @@ class Calibration:
     """What healthy people showed under given weights.
 
     Args:
-        modalities: by modality, ``limit`` (the score that becomes 1), and for those that are not weighed by the scan itself,
-            ``usual``, by reference the table of a `UsualError`.
-        about: what it rests on: the references of the score, the promise, the hash of the weights.
+        modalities: by modality, ``limit`` (the score that becomes 1), ``references``, the keys of the references of the score,
+            and ``usual``, by reference the table of a `UsualError`, empty for modalities that are weighed by the scan itself.
+        about: what it rests on: the promise, the hash of the weights.
     """
 
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
         self.about = dict(about)
-        self.references = tuple(about["references"])
+        self.references = {name: tuple(known["references"]) for name, known in modalities.items()}
         self.usual = {
-            name: {reference: UsualError(table) for reference, table in known.get("usual", {}).items()}
+            name: {reference: UsualError(table) for reference, table in known["usual"].items()}
             for name, known in modalities.items()
         }
         self.limit = {name: float(known["limit"]) for name, known in modalities.items()}
@@ -98,6 +98,7 @@ class AnomalyScored(MapTransform):
 
     Args:
         keys: the references, each a healthy scan in the scan's own contrast, as a match of contrasts or the network gives it.
+        only: by modality, the references that count, where not all of them do.
         image_key: the scan.
         brain_key: brain mask.
         healthy_key: healthy T1w, in which a place is looked up.
@@ -114,6 +115,7 @@ class AnomalyScored(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
+        only: Mapping[str, Sequence[str]] | None = None,
         image_key: str = "scan",
         brain_key: str = "brain",
         healthy_key: str = "pred_healthy",
@@ -124,11 +126,7 @@ class AnomalyScored(MapTransform):
         brighter: Sequence[str] = (),
     ) -> None:
         super().__init__(keys)
-        if calibration is not None and calibration.references != self.keys:
-            raise InputError(
-                f"the calibration was made with the references {', '.join(calibration.references)}, not {', '.join(self.keys)}; "
-                "run calibrating with these references, or set --calibration False and a --threshold of your own"
-            )
+        self.only = only or {}
         self.image_key = image_key
         self.brain_key = brain_key
         self.healthy_key = healthy_key
@@ -138,11 +136,15 @@ class AnomalyScored(MapTransform):
         self.weighed = tuple(weighed)
         self.brighter = tuple(brighter)
 
+    def references(self, modality: str | None) -> tuple[Hashable, ...]:
+        """Keys of the references that count in a modality."""
+        return tuple(self.only.get(modality, self.keys))
+
     def differences(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         """By reference, the difference of the scan from it, weighed by the scan itself where that is wanted."""
         image, brain, modality = data[self.image_key], data[self.brain_key], data.get(self.modality_key)
         found = {}
-        for key in self.key_iterator(data):
+        for key in self.references(modality):
             found[key] = difference(image, data[key], brain, modality in self.brighter)
             if modality in self.weighed:
                 found[key] = found[key] / scan_error(image - data[key], data[self.healthy_key], brain)
@@ -162,6 +164,12 @@ class AnomalyScored(MapTransform):
                 raise InputError(
                     f"the calibration knows {', '.join(self.calibration.limit)}, not {modality}; run calibrating with such scans, "
                     "or name the nearest --modality"
+                )
+            if self.calibration.references[modality] != self.references(modality):
+                raise InputError(
+                    f"the calibration compares a {modality} with {', '.join(self.calibration.references[modality])}, not with "
+                    f"{', '.join(self.references(modality))}; run calibrating with these references, or set --calibration False "
+                    "and a --threshold of your own"
                 )
             limit, usual = self.calibration.limit[modality], self.calibration.usual[modality]
             for key in usual:

@@ -117,15 +117,14 @@ class ConformalLimit:
             pairs = [self._own_limits(person, [p for p in people if p is not person]) for person in people]
             limits, usual = zip(*pairs)
             limit = max(split_conformal(limits, self.promise["share"]), split_conformal(usual, 0.5))
-            known = {"limit": limit, "people": len(people)}
+            known = {"limit": limit, "people": len(people), "references": self.score.references(modality)}
             known["limits"] = [round(value, 4) for value in sorted(limits)]
             known["usual"] = {key: np.round(usual.table, 6).tolist() for key, usual in self._usual(people).items()}
             modalities[modality] = known
             engine.logger.info(
                 f"{modality}: limit {known['limit']:.3f} of {len(people)} people, {min(limits):.3f} to {max(limits):.3f}"
             )
-        about = {"references": self.score.keys, "promise": self.promise}
-        about["sha256"] = hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()
+        about = {"promise": self.promise, "sha256": hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()}
         write_whole(self.output_dir / "calibration.json", json.dumps({"about": about, "modalities": modalities}))
 
     @staticmethod
