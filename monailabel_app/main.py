@@ -17,9 +17,11 @@ from dicomweb_client.session_utils import create_session_from_user_pass  # noqa:
 from lib import guard, viewer  # noqa: E402
 from lib.analysis import Analyst  # noqa: E402
 from lib.dicom import DeskStore  # noqa: E402
+from lib.folder import DeskFolder  # noqa: E402
 from lib.learning import Learn  # noqa: E402
 from lib.results import Anomaly, Healthy, Refine, Score  # noqa: E402
 from lib.selection import Batch, Figures, HighestFirst, RandomScan  # noqa: E402
+from lib.temporary import private_temporary_folder  # noqa: E402
 from monailabel.config import settings  # noqa: E402
 from monailabel.datastore.dicom import DICOMwebClientX  # noqa: E402
 from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
@@ -28,6 +30,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask  # noqa: E402
 from monailabel.interfaces.tasks.scoring import ScoringMethod  # noqa: E402
 from monailabel.interfaces.tasks.strategy import Strategy  # noqa: E402
 from monailabel.interfaces.tasks.train import TrainTask  # noqa: E402
+from monailabel.utils.sessions import Sessions  # noqa: E402
 
 
 class UNAApp(MONAILabelApp):
@@ -36,10 +39,12 @@ class UNAApp(MONAILabelApp):
     - ``model_dir``: published weights, default ``model`` of the app.
     - ``variants``: folder of the families of models, default ``variants`` of the app.
     - ``training_data``: datalist of healthy subjects for training, default the bundle's sample subject.
+    - ``session_hours``: after which an unused session, a scan that a reader opened from his own disk, is removed, default 1.
     - those of `guard.install`.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        temporary = private_temporary_folder()
         model_dir = Path(conf.get("model_dir", os.path.join(app_dir, "model")))
         variants = Path(conf.get("variants", HERE / "variants"))
         self.analysts = [Analyst(path, BUNDLE, model_dir) for path in sorted(variants.glob("*.yaml"))]
@@ -54,10 +59,20 @@ class UNAApp(MONAILabelApp):
         )
         # Scoring looks at every scan: readers start it, not every request.
         self._auto_update_scoring = False
-        self._sessions = None
+        self._sessions = Sessions(str(temporary / "sessions"), int(3600 * float(conf.get("session_hours", 1))))
         if "monailabel.app" in sys.modules:
             guard.install(monailabel.app.app, self, conf)
             viewer.install(monailabel.app.app)
+
+    def init_datastore(self) -> Datastore:
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return DeskFolder(
+            self.studies,
+            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
 
     def _init_dicomweb_datastore(self) -> Datastore:
         session = None

@@ -15,6 +15,7 @@ from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom_seg.writer_utils import import_hierarchy
 from scripts.errors import InputError
 from scripts.preprocessing.coregister import LPS
 from scripts.volumes import read_volume
@@ -24,6 +25,11 @@ __all__ = ["DeskStore", "derived_series", "write_series"]
 SCANS = ("MR", "CT")
 OWN = "UNA "  # with which the description of a derived series begins
 GRAY_LEVELS = 4095
+# Of what pydicom-seg, after DCMTK, copies for a series of the same study: this one was not made by the scanner.
+SCANNER = ("Manufacturer", "InstitutionName", "InstitutionAddress", "StationName", "InstitutionalDepartmentName")
+SCANNER += ("ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions")
+GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
+GEOMETRY += ("SliceLocation", "InstanceNumber", "PatientPosition")
 
 
 class DeskStore(DICOMWebDatastore):
@@ -111,6 +117,12 @@ def _pixels(instance: Dataset, values: np.ndarray, window: tuple[float, float]) 
     instance.PixelData = np.clip(np.round(values), 0, GRAY_LEVELS).astype("<u2").tobytes()
 
 
+def _mr_module(instance: Dataset) -> None:
+    """What an MR image must say of its sequence, where there is none."""
+    instance.ScanningSequence, instance.SequenceVariant, instance.ScanOptions = "RM", "NONE", ""
+    instance.MRAcquisitionType, instance.EchoTime, instance.RepetitionTime, instance.EchoTrainLength = "3D", "", "", "1"
+
+
 def _file_meta(instance: Dataset) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = instance.SOPClassUID, instance.SOPInstanceUID
@@ -156,13 +168,7 @@ def write_series(volume: MetaTensor, folder: str | Path, patient: str, descripti
         instance.Modality, instance.Manufacturer = "MR", "UNA"
         instance.StudyDescription = instance.SeriesDescription = description
         instance.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
-        instance.ScanningSequence, instance.SequenceVariant, instance.ScanOptions = "GR", "NONE", ""
-        instance.MRAcquisitionType, instance.EchoTime, instance.RepetitionTime, instance.EchoTrainLength = (
-            "3D",
-            "",
-            "",
-            "1",
-        )
+        _mr_module(instance)
         instance.SeriesNumber, instance.InstanceNumber = 1, number + 1
         instance.PositionReferenceIndicator, instance.SliceThickness = "", f"{spacing[2]:.6g}"
         instance.SpacingBetweenSlices = f"{spacing[2]:.6g}"
@@ -185,6 +191,8 @@ def derived_series(
     sources: Sequence[Dataset], volume: MetaTensor, description: str, same_scale: bool = False
 ) -> list[Dataset]:
     """A volume as a series derived from a scan: same patient, study, frame of reference and slices, a reference to each of them.
+
+    What the study needs is copied from the scan, no more: no operators, institution, comments or other ids.
 
     Args:
         sources: instances of the scan, one a slice.
@@ -221,9 +229,14 @@ def derived_series(
         slice_[inside] = values[i[inside], j[inside], k[inside]]
 
         instance = Dataset()
-        for element in source:
-            if element.tag.group in (0x0008, 0x0010, 0x0018, 0x0020):
-                instance.add(copy.deepcopy(element))
+        import_hierarchy(instance, copy.deepcopy(source), import_frame_of_reference=True)
+        for keyword in SCANNER:
+            if keyword in instance:
+                del instance[keyword]
+        for keyword in GEOMETRY:
+            if keyword in source:
+                instance[keyword] = copy.deepcopy(source[keyword])
+        _mr_module(instance)
         instance.SOPClassUID, instance.SOPInstanceUID, instance.SeriesInstanceUID = (
             MRImageStorage,
             generate_uid(entropy_srcs=[series, str(source.SOPInstanceUID)]),
@@ -243,7 +256,6 @@ def derived_series(
         reference = Dataset()
         reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
         instance.SourceImageSequence = [reference]
-        instance.PixelSpacing = source.PixelSpacing
         _pixels(instance, slice_, window)
         _file_meta(instance)
         instances.append(instance)

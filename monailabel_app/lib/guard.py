@@ -9,7 +9,7 @@ Each override names the defect. They were found by trying, see the tests.
 - Ids and tags such as ``../x`` write outside of the store, ``image=/abs/path`` reads any file, also inside of ``params``; links in
   the study folder lead out of it: refused.
 - Anyone may replace or delete weights: refused. New weights come from a training, or with a file in ``variants``.
-- Uploads have no limit, and are stored before anyone looks: limited, and read first.
+- Uploads and sessions have no limit, and are stored before anyone looks: limited, and read first. An archive is not unpacked.
 - Its endpoints are coroutines that compute for seconds without awaiting, so that one inference stops the whole server: they run in
   threads here.
 """
@@ -65,6 +65,7 @@ KEYS = {  # that a request may set, beside those of the model's own config
 }
 MAX_UPLOAD = 512 * 2**20  # bytes of a request
 MAX_UNPACKED = 2 * 2**30  # bytes of a volume in memory
+MAX_SESSIONS = 4 * 2**30  # bytes of all sessions together
 LOOPBACK = {"127.0.0.1", "::1", "localhost", "testclient"}
 
 
@@ -272,14 +273,33 @@ def _check_store(path: str, method: str, given: Mapping[str, Any], app: MONAILab
         _inside(app, uri)
 
 
+def _check_new_session(given: Mapping[str, Any], app: MONAILabelApp) -> None:
+    """One volume a session, and room for it: MONAI Label unpacks archives of anything, and keeps as many as are sent."""
+    files = given.get("files") or []
+    if given.get("uncompress") or len(files) != 1:
+        raise HTTPException(422, "a session is one volume, not an archive and not several files")
+    _check_name("file", files[0].filename or "")
+    check_volume(files[0])
+    app.sessions().remove_expired()
+    size = files[0].file.seek(0, 2)
+    files[0].file.seek(0)
+    kept = sum(file.stat().st_size for file in Path(app.sessions().store_path).rglob("*") if file.is_file())
+    if kept + size > MAX_SESSIONS:
+        raise HTTPException(
+            507, f"sessions hold {kept >> 20} of {MAX_SESSIONS >> 20} MB; close one, or wait until one expires"
+        )
+
+
 def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp) -> None:
     """Everything that a request must pass before MONAI Label sees it."""
     area = path.strip("/").split("/")[0]
     for key in NAMES:
         if isinstance(given.get(key), str):
             _check_name(key, given[key])
-    if area == "session":
-        raise HTTPException(403, "sessions are switched off; add the scan to the datastore")
+    if area == "session" and method == "PUT":
+        _check_new_session(given, app)
+    if given.get("session_id") and app.sessions().get_session(given["session_id"]) is None:
+        raise HTTPException(404, "there is no such session, or it has expired: open the scan again")
     if area == "model" and method in ("PUT", "DELETE"):
         raise HTTPException(
             403, "weights cannot be changed by a request: train, or add a file to the variants (docs/reader.md)"
@@ -288,6 +308,8 @@ def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp
         _check_task(area, given, app)
     if area == "infer":
         uri = _known_image(app, given["image"]) if given.get("image") else None
+        if given.get("session_id"):
+            uri = app.sessions().get_session(given["session_id"]).image
         for key in ("file", "label"):
             if given.get(key) is not None:
                 check_volume(given[key], uri)

@@ -55,7 +55,29 @@ def test_a_series_lies_where_the_volume_lay(scan, tmp_path):
 
 def test_a_derived_series_lies_on_its_scan_and_refers_to_it(scan, tmp_path):
     sources = [pydicom.dcmread(file) for file in write_series(scan, tmp_path / "scan", "ANY", "any")]
+    private = {
+        "OperatorsName": "Nurse^A",
+        "InstitutionName": "Clinic",
+        "InstitutionAddress": "Street 1",
+        "StationName": "MR1",
+    }
+    private |= {
+        "OtherPatientIDs": "42",
+        "PatientComments": "said",
+        "PatientAddress": "Home 2",
+        "PhysiciansOfRecord": "Dr^B",
+    }
+    private |= {
+        "PatientTelephoneNumbers": "555",
+        "DeviceSerialNumber": "77",
+        "ImageComments": "moved",
+        "ProtocolName": "brain A",
+    }
+    for source in sources:
+        for keyword, value in private.items():
+            setattr(source, keyword, value)
     instances = derived_series(sources[::-1], scan * 500, "healthy T1w", same_scale=True)
+    assert not [keyword for instance in instances for keyword in private if keyword in instance]
     (tmp_path / "derived").mkdir()
     for number, instance in enumerate(instances):
         instance.save_as(tmp_path / "derived" / f"{number}.dcm", write_like_original=False)
