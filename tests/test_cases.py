@@ -128,10 +128,10 @@ def test_shifted_and_spoiled_intensities_give_the_network_the_same_scan(cases, n
     base, brain = prepared(SHARED / "stroke_t2/t2.nii.gz")
     scan, other = prepared(next((cases / name).glob("*.nii.gz")))
     overlap = 2 * float(((brain > 0) & (other > 0)).sum()) / float((brain > 0).sum() + (other > 0).sum())
-    assert overlap > 0.99
+    assert overlap > 0.98
     both = (brain > 0) & (other > 0)
     off = (scan - base).abs()[both].as_tensor()
-    assert float(off.median()) < (0.02 if name == "zscore" else 0.01), float(off.median())
+    assert float(off.median()) < (0.03 if name == "zscore" else 0.01), float(off.median())
 
 
 def test_half_a_head_is_flagged(cases):

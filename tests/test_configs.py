@@ -1,5 +1,6 @@
 """The configs: complete, resolvable, true to the paper, and usable from elsewhere."""
 
+import ast
 import hashlib
 import json
 import re
@@ -11,7 +12,7 @@ import jsonschema
 import pytest
 import torch
 from conftest import ROOT, SMALL
-from monai.bundle import ConfigParser, create_workflow, load
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, load
 
 CONFIGS = ROOT / "bundle/configs"
 
@@ -40,6 +41,57 @@ def test_metadata_names_the_locked_versions():
         "numpy": metadata["numpy_version"],
     }
     assert {name: locked[name] for name in named} == named
+
+
+PACKAGE_OF = {
+    "ignite": "pytorch-ignite",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+    "jinja2": "Jinja2",
+}
+PACKAGE_OF |= {"torch": "pytorch", "google": "protobuf"}
+
+
+def test_metadata_names_every_package_that_the_bundle_imports():
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    named = {"monai", "pytorch", "numpy", "itk-elastix", *metadata["required_packages_version"]}
+    imported = set()
+    for path in (ROOT / "bundle/scripts").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            imported |= {name.split(".")[0] for name in names}
+    missing = {PACKAGE_OF.get(name, name) for name in imported - sys.stdlib_module_names - {"scripts"}} - named
+    assert not missing
+    for path in CONFIGS.glob("*.yaml"):  # what a config builds by name
+        targets = re.findall(r"_target_: ([a-z_]+)\.", path.read_text())
+        assert {PACKAGE_OF.get(name, name) for name in targets} - {"scripts"} <= named, path.name
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("train", ["train"]),
+        ("train", ["train", "paper_scale"]),
+        ("infer", ["inference"]),
+        ("infer", ["inference", "judge"]),
+        ("infer", ["inference", "gate"]),
+        ("infer", ["inference", "calibrate"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
+)
+def test_monai_finds_what_it_expects_of_a_workflow(kind, names, tmp_path, shared_data):
+    scan = {"input": str(shared_data / "stroke_t2/t2.nii.gz")} if kind == "infer" else {"dataset_dir": str(tmp_path)}
+    workflow = ConfigWorkflow(
+        config_file=[str(CONFIGS / f"{name}.yaml") for name in names],
+        meta_file=str(CONFIGS / "metadata.json"),
+        workflow_type=kind,
+        output_dir=str(tmp_path),
+        **scan,
+    )
+    workflow.initialize()
+    assert not workflow.check_properties()
 
 
 def test_versions_agree():

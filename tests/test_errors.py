@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, bundle_run, config, small
+from fire.parser import DefaultParseValue
 from scripts.config import from_config
 from scripts.errors import InputError, check_command_line
 from scripts.learning import load_weights
@@ -95,3 +96,46 @@ def test_weights_load_safely(files):
         with pytest.raises(InputError, match=message):
             load_weights(network, files / name)
     assert load_weights(network, files / "same.pt") is network
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--threshold", "high"], "--threshold 'high' is a text; the config has a number there, 1.0"),
+        (["--threshold=0,5"], r"--threshold \(0, 5\) is a list; the config has a number"),
+        (["--features", "32"], "--features 32 is a number; the config has a list"),
+        (["--bias_correction", "1"], "--bias_correction 1 is a number; the config has True or False there, False"),
+        (["--fold", "2.5"], "--fold 2.5 is no whole number"),
+        (["--output_dir", "7"], "--output_dir 7 is a number; the config has a text"),
+        (["--treshold", "2"], "the key 'treshold'; did you mean 'threshold'"),
+        (["--amp", "false"], "write --amp False"),
+    ],
+)
+def test_values_of_another_type_are_refused_before_anything_runs(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    command = ["monai.bundle", "run", "inferring"]
+    with pytest.raises(InputError, match=message):
+        check_command_line([*command, *map(str, config("inference")), *words])
+    # The same from a file of arguments.
+    key, value = words[0].lstrip("-").split("=") if "=" in words[0] else (words[0][2:], words[1])
+    value = DefaultParseValue(value)
+    content = {"config_file": "bundle/configs/inference.yaml", key: list(value) if isinstance(value, tuple) else value}
+    (tmp_path / "arguments.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message.replace(r"\(0, 5\)", r"\[0, 5\]")):
+        check_command_line([*command, "--args_file", str(tmp_path / "arguments.json")])
+
+
+def test_values_of_the_right_type_pass(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["--threshold", "2", "--input", "a.nii", "--calibration", "False", "--modality", "t2", "--amp", "False"]
+    words += [
+        "--references",
+        "['expected']",
+        "--min_volume_ml",
+        "$0.1 * 2",
+        "--smoothing",
+        "0.0",
+        "--weighed_modalities",
+        "[]",
+    ]
+    check_command_line(["monai.bundle", "run", "inferring", *map(str, config("inference")), *words])
