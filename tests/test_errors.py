@@ -139,3 +139,19 @@ def test_values_of_the_right_type_pass(tmp_path, monkeypatch):
         "[]",
     ]
     check_command_line(["monai.bundle", "run", "inferring", *map(str, config("inference")), *words])
+
+
+def test_training_goes_on_without_a_damaged_subject_and_says_so(sample_datalist, tmp_path):
+    content = json.loads(sample_datalist.read_text())
+    good = {
+        key: str(sample_datalist.parent / v) if key in ("label", "t1") else v
+        for key, v in content["training"][0].items()
+    }
+    damaged = tmp_path / "damaged.nii.gz"
+    damaged.write_bytes((sample_datalist.parent / "t1.nii.gz").read_bytes()[:5000])
+    entries = [{**good, "subject": "second", "t1": str(damaged)}, good]
+    (tmp_path / "two.json").write_text(json.dumps({"training": entries, "validation": [good]}))
+    arguments = small(output_dir=tmp_path / "out", datalist=tmp_path / "two.json")
+    done = bundle_run("run", "training", *config("train"), *arguments, check=False)
+    assert done.returncode == 1 and (tmp_path / "out/model.pt").is_file()
+    assert re.search("error: 1 subjects could not be used: second: .*damaged.nii.gz", done.stderr), done.stderr[-1000:]

@@ -12,6 +12,7 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from scripts.errors import InputError
+from scripts.preprocessing.jobs import reason
 
 from .analysis import Analyst
 
@@ -81,15 +82,15 @@ class Figures(ScoringMethod):
                 figures = self.analyst.figures(self.analyst.analyse(datastore.get_image_uri(image)))
                 datastore.update_image_info(image, {self.analyst.name: figures})
                 done += 1
-            except InputError as error:
-                failed[image] = str(error)
+            except Exception as error:  # one scan must not stop the others; the message says what it was
+                failed[image] = reason(error)
             logger.info(f"{number} of {len(images)}: {image} {failed.get(image, 'scored')}")
         return {"scored": done, "passed over": len(images) - done - len(failed), "failed": failed}
 
 
 class Batch(BatchInferTask):
     """Inference over many scans. One that has the label of the weights in use already is passed over, so that a run that was
-    stopped continues; ``"again": true`` does them all.
+    stopped continues; ``"again": true`` does them all. One that cannot be analysed is named, and stops no other.
 
     Args:
         version: of the weights of a model's family.
@@ -113,4 +114,19 @@ class Batch(BatchInferTask):
     def __call__(self, request: dict[str, Any], datastore: Datastore, infer: Callable) -> dict[str, Any]:
         # Without a GPU MONAI Label 0.8.5 divides by their number here unless multi_gpu is off; and one worker, since
         # the analysis of one scan uses all cores.
-        return super().__call__({**request, "multi_gpu": False, "max_workers": 1}, datastore, infer)
+        failed: dict[str, str] = {}
+
+        def guarded(one: dict[str, Any], store: Datastore) -> dict[str, Any]:
+            try:
+                return infer(one, store)
+            except Exception as error:  # one scan must not stop the others; the message says what it was
+                failed[one["image"]] = reason(error)
+                return {"failed": failed[one["image"]]}
+
+        result = super().__call__({**request, "multi_gpu": False, "max_workers": 1}, datastore, guarded)
+        if failed:
+            named = "; ".join(f"{image}: {why}" for image, why in failed.items())
+            raise InputError(
+                f"{len(failed)} of {len(result)} scans could not be analysed (the others are done): {named}"
+            )
+        return result

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from scripts.data import ScanCache, Survey
+from monai.transforms import Lambda
+from scripts.data import ScanCache, SubjectCache, Survey
 from scripts.errors import InputError
 from scripts.saving import SaveVolumed, output_base, save_volume, whole_file
 from scripts.volumes import read_volume
@@ -128,3 +129,19 @@ def test_results_stay_inside_of_the_output_folder(tmp_path):
         output_base(str(tmp_path / "elsewhere/scan.nii.gz"), "x", tmp_path / "out", root)
     saved = SaveVolumed("image", "x", tmp_path / "out", root, source_key="image")({"image": scan})
     assert (tmp_path / "out/deep/scan_x.nii.gz").is_file() and saved["image"] is scan
+
+
+def test_a_subject_that_cannot_be_prepared_stops_no_other(capsys):
+    entries = [{"subject": name, "image": f"{name}.nii"} for name in ("bad", "a", "worse", "b")]
+    prepare = Lambda(transform)  # MONAI keeps what its own transforms make
+    kept = SubjectCache(entries, prepare)
+    assert [kept[number]["subject"] for number in range(len(kept))] == ["a", "b"]
+    assert [entry["subject"] for entry in kept.data] == ["a", "b"]  # by which a stream chooses
+    assert "left out: subject worse: MemoryError: no room" in capsys.readouterr().out
+    with pytest.raises(InputError, match="2 subjects could not be used: bad: bad.nii is broken; replace it; worse: "):
+        kept.finish()
+    with pytest.raises(InputError, match="bad.nii is broken"):
+        SubjectCache(entries[:1], prepare)
+    half = SubjectCache(entries, prepare, cache_rate=0.5)
+    assert [entry["subject"] for entry in half.data] == ["a", "worse", "b"] and half[2]["subject"] == "b"
+    SubjectCache([entries[1]], prepare).finish()

@@ -6,7 +6,7 @@ from .datalist import find_scans, load_datalist
 from .lesions import register_lesions
 from .reading import BrainMaskd, CropToBraind, ReadVolumesd
 from .sample_subject import write_sample_subject
-from .survey import ScanCache, Survey
+from .survey import ScanCache, SubjectCache, Survey
 
 __all__ = [
     "BrainMaskd",
@@ -14,6 +14,7 @@ __all__ = [
     "RandChooseScand",
     "ReadVolumesd",
     "ScanCache",
+    "SubjectCache",
     "Survey",
     "as_new_subject",
     "find_scans",

@@ -9,13 +9,13 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from monai.data import PersistentDataset, list_data_collate
+from monai.data import CacheDataset, PersistentDataset, list_data_collate
 from monai.data.utils import pickle_hashing
 
 from ..errors import InputError
 from ..preprocessing.jobs import reason
 
-__all__ = ["ScanCache", "Survey", "code_hash"]
+__all__ = ["ScanCache", "SubjectCache", "Survey", "code_hash"]
 
 
 @lru_cache(maxsize=1)
@@ -117,3 +117,49 @@ class Survey:
                 f"{len(self.failures)} of {len(self.entries)} scans could not be used (the others are done): "
                 f"{why if first in why else f'{first}: {why}'}{rest}"
             )
+
+
+class SubjectCache(CacheDataset):
+    """MONAI's `CacheDataset` without the subjects that cannot be prepared: they are named, and stop no training.
+
+    Args:
+        data: entries of a datalist.
+        transform: how a subject is prepared.
+        cache_rate: share of the subjects kept in memory. One that is not kept is prepared when it is drawn, and stops the run
+            then.
+
+    Attributes:
+        failures: subject and reason of each that was left out.
+
+    Raises:
+        InputError: when no subject is left.
+    """
+
+    def __init__(self, data: Sequence[Any], transform: Any, cache_rate: float = 1.0) -> None:
+        self.failures: list[tuple[str, str]] = []
+        super().__init__(data, transform, cache_rate=cache_rate, progress=False)
+        usable = [number for number, item in enumerate(self._cache) if item is not None]
+        if self.failures and len(self.failures) == len(self.data):
+            self.finish()
+        self.data = [self.data[number] for number in usable] + list(self.data[self.cache_num :])
+        self._cache = [self._cache[number] for number in usable]
+        self.cache_num = len(usable)
+
+    def _load_cache_item(self, idx: int) -> Any:
+        try:
+            return super()._load_cache_item(idx)
+        except Exception as error:  # one subject must not stop the others; the message says what it was
+            subject = str(self.data[idx].get("subject", idx))
+            self.failures.append((subject, reason(error)))
+            print(f"left out: subject {subject}: {self.failures[-1][1]}", flush=True)
+            return None
+
+    def finish(self) -> None:
+        """Say which subjects were left out.
+
+        Raises:
+            InputError: when there are any, after everything else was done.
+        """
+        if self.failures:
+            named = "; ".join(f"{subject}: {why}" for subject, why in self.failures)
+            raise InputError(f"{len(self.failures)} subjects could not be used: {named}")
