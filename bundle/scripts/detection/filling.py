@@ -9,7 +9,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
-from monai.transforms import MapTransform, Transform
+from monai.transforms import MapTransform, Transform, generate_spatial_bounding_box
 from scipy.ndimage import distance_transform_edt
 
 from .contrast import to_scale_of
@@ -37,15 +37,17 @@ class FillLesion(Transform):
         Returns:
             float32, equal to the scan further than `edge` from the lesion.
         """
-        mask = np.asarray(lesion[0].cpu()) > 0
-        if not mask.any():
-            return MetaTensor(image.as_tensor().float(), meta=dict(image.meta))
-        spacing = affine_to_spacing(image.affine).tolist()
-        away = distance_transform_edt(~mask, sampling=spacing)
-        share = torch.from_numpy(np.clip(1.0 - away / max(self.edge, 1e-6), 0.0, 1.0)).float()[None].to(image.device)
-        scan = image.as_tensor().float()
-        scaled = to_scale_of(intact, scan, (intact > 0) & (share == 0)).as_tensor()
-        return MetaTensor(torch.where(share > 0, torch.lerp(scan, scaled, share), scan), meta=dict(image.meta))
+        scan, mask = image.as_tensor().float().clone(), lesion > 0
+        if mask.any():
+            spacing = affine_to_spacing(image.affine).numpy()
+            margin = np.ceil(self.edge / spacing).astype(int) + 1
+            start, end = generate_spatial_bounding_box(mask, margin=margin.tolist())
+            box = (slice(None), *(slice(first, last) for first, last in zip(start, end, strict=True)))
+            away = distance_transform_edt(~np.asarray(mask[box][0].cpu()), sampling=spacing)
+            share = torch.from_numpy(np.clip(1.0 - away / max(self.edge, 1e-6), 0.0, 1.0)).float()[None].to(scan.device)
+            scaled = to_scale_of(intact.as_tensor(), scan, (intact > 0) & ~mask)[box]
+            scan[box] = torch.where(share > 0, torch.lerp(scan[box], scaled, share), scan[box])
+        return MetaTensor(scan, meta=dict(image.meta))
 
 
 class FillLesiond(MapTransform):

@@ -241,7 +241,7 @@ class LesionMask(Transform):
         # What was dropped sinks to the threshold, so that no interpolation lifts it again.
         cut = torch.where((above > 0) & (kept == 0), float(self.threshold), score)
         if grid is not None:
-            cut = ResampleToMatch(mode="bilinear", padding_mode="zeros")(cut, img_dst=grid)
+            cut = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(cut, img_dst=grid)
         return convert_to_dst_type((cut > self.threshold).to(torch.uint8), cut, dtype=torch.uint8)[0]
 
 
