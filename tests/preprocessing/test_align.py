@@ -186,3 +186,13 @@ def test_what_is_no_scan_is_refused_by_name(name, tmp_path):
     path = broken(tmp_path)[name]
     with pytest.raises(InputError, match=f"(?s){name}.*{MESSAGES[name]}"):
         aligned(path)
+
+
+@pytest.mark.parametrize("size", [0.7, 0.74, 1.2])
+def test_a_scan_far_finer_than_wanted_is_averaged_and_stays_in_place(tmp_path, size):
+    """Whole voxels are averaged first; their number need not divide the scan's, and no half voxel may be lost."""
+    shape = tuple(int(n / size) + 1 for n in (150, 175, 135))
+    result = aligned(stored(tmp_path / "scan.nii.gz", centred(np.diag([-size, size, size]), shape), shape))
+    coarse = (63, 73, 57)
+    as_before = aligned(stored(tmp_path / "coarse.nii.gz", centred(np.diag([-2.4, 2.4, 2.4]), coarse), coarse))
+    assert error_at_grid(result) < error_at_grid(as_before) + 0.5 < 3.0

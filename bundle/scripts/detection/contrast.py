@@ -19,6 +19,8 @@ from sklearn.isotonic import IsotonicRegression
 
 __all__ = ["MatchContrast", "MatchContrastd", "to_scale_of"]
 
+SAMPLES = 1_000_000  # voxels that tell the factor between two images
+
 
 def to_scale_of(image: torch.Tensor, reference: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     """Multiply an image by the one factor that brings it to the scale of another of its contrast: the median ratio.
@@ -27,10 +29,11 @@ def to_scale_of(image: torch.Tensor, reference: torch.Tensor, where: torch.Tenso
         image, reference: same shape, not negative.
         where: mask of the voxels to compare, most of them healthy.
     """
-    counted = (where > 0) & (image > 0.1 * image.max()) & (reference > 0)
-    if not counted.any():
+    counted = ((where > 0) & (image > 0.1 * image.max()) & (reference > 0)).nonzero()
+    if not len(counted):
         return image
-    return image * float((reference[counted] / image[counted]).median())
+    chosen = counted[:: max(1, len(counted) // SAMPLES)].unbind(dim=1)
+    return image * float((reference[chosen] / image[chosen]).median())
 
 
 class MatchContrast(Transform):
