@@ -1,8 +1,7 @@
 """Put trained weights into the bundle: ``PYTHONPATH=bundle python -m studies.release runs/weights/run1 runs/weights``.
 
 The averaged weights at the end of a training, in half precision, and the list of what they were trained on. A calibration belongs
-to the
-weights: run calibrating next, and copy its ``calibration.json`` beside them.
+to the weights: run calibrating next, and copy its ``calibration.json`` beside them.
 """
 
 import hashlib

@@ -22,11 +22,8 @@ from ..volumes import voxel_ml
 
 __all__ = ["HealthyGate", "findings", "gate_summary"]
 
-TISSUES = (
-    (0.45, "CSF"),
-    (0.66, "gray matter"),
-    (np.inf, "white matter"),
-)  # upper bounds of a healthy T1w, white matter at 0.75
+# Upper bounds of a healthy T1w, white matter at 0.75.
+TISSUES = ((0.45, "CSF"), (0.66, "gray matter"), (np.inf, "white matter"))
 THIRDS = ("lower", "middle", "upper"), ("posterior", "middle", "anterior")
 SURFACE = 5.0  # mm
 
