@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
-from monai.transforms import Orientation
 from scipy import ndimage
 
 from ..errors import InputError
@@ -147,13 +146,9 @@ class HealthyGate:
                 self._picture(case)
 
     def _picture(self, case: Mapping[str, Any]) -> None:
-        upright = Orientation("RAS", labels=None)
-        volumes: Sequence[np.ndarray] = [
-            np.asarray(upright(MetaTensor(torch.as_tensor(case[key]).cpu().float(), affine=case["lesion"].affine))[0])
-            for key in ("scan", "pred_intact", "anomaly", "lesion")
-        ]
         title = f"{case['subject']}, {case['modality']}: {self.cases[-1]['found_ml']:.1f} ml found, none is there"
-        detection_figure(*volumes, self.output_dir / f"{case['subject']}.png", title=title)
+        volumes = (case[key] for key in ("scan", "pred_intact", "anomaly", "lesion"))
+        detection_figure(*volumes, case["lesion"].affine, self.output_dir / f"{case['subject']}.png", title=title)
 
     def write(self, engine: Engine) -> None:
         self.output_dir.mkdir(parents=True, exist_ok=True)

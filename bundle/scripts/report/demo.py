@@ -137,13 +137,12 @@ def demo_report(
         shown[-1]["title"] = "label map, random modality" if sample["kind"] == "synthetic" else "real T1w"
     sample_figure(shown, output_dir / "samples.png")
     loss_figure(loss, validation, output_dir / "loss.png")
+    volumes = {key: torch.as_tensor(values)[None] for key, values in pictures.items()}
     detection_figure(
-        pictures["scan"],
-        pictures["healthy"],
-        pictures["anomaly"],
-        pictures["lesion"],
+        *(volumes[key] for key in ("scan", "healthy", "anomaly", "lesion")),
+        subject["t1"].affine,
         output_dir / "found.png",
-        truth=pictures["truth"],
+        truth=volumes["truth"],
         title="A simulated lesion in a T1w scan of unseen shape",
     )
 

@@ -11,8 +11,12 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import Orientation
 
 __all__ = ["detection_figure", "film_strip", "loss_figure", "sample_figure"]
 
@@ -25,9 +29,12 @@ def _section(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     return section if axis == 0 else section[:, ::-1]
 
 
-def _show(axes: Axes, volume: np.ndarray, axis: int, index: int, **style) -> None:
+def _show(
+    axes: Axes, volume: np.ndarray, axis: int, index: int, spacing: Sequence[float] = (1.0, 1.0, 1.0), **style
+) -> None:
     axes.imshow(_section(volume, axis, index), cmap=style.pop("cmap", "gray"), interpolation="bilinear", **style)
-    axes.set(xticks=[], yticks=[])
+    across, up = (size for i, size in enumerate(spacing) if i != axis)
+    axes.set(xticks=[], yticks=[], aspect=up / across)
     for spine in axes.spines.values():
         spine.set_visible(False)
     if axis > 0:
@@ -107,22 +114,31 @@ def sample_figure(samples: Sequence[Mapping[str, np.ndarray]], path: str | Path)
 
 
 def detection_figure(
-    scan: np.ndarray,
-    healthy: np.ndarray,
-    score: np.ndarray,
-    lesion: np.ndarray,
+    scan: torch.Tensor,
+    healthy: torch.Tensor,
+    score: torch.Tensor,
+    lesion: torch.Tensor,
+    affine: np.ndarray | torch.Tensor,
     path: str | Path,
-    truth: np.ndarray | None = None,
+    truth: torch.Tensor | None = None,
     title: str = "",
 ) -> Path:
     """A finding in three planes through its largest extent: scan, healthy reconstruction, score, lesion contour.
 
     Args:
-        scan, healthy, score, lesion: ``(X, Y, Z)``, RAS; scan and healthy in [0, 1].
+        scan, healthy, score, lesion: ``(1, X, Y, Z)`` on one grid; scan and healthy in [0, 1].
+        affine: of the grid, to RAS mm.
         path: PNG to write.
         truth: the true lesion, where known; drawn in green, the found one in red.
         title: heading.
     """
+    upright = Orientation("RAS", labels=None)
+    turned = [
+        upright(MetaTensor(torch.as_tensor(v).cpu().float(), affine=torch.as_tensor(affine)))
+        for v in (scan, healthy, score, lesion, lesion if truth is None else truth)
+    ]
+    shown = {"spacing": affine_to_spacing(turned[0].affine).tolist()}
+    scan, healthy, score, lesion, true = (volume[0].numpy() for volume in turned)
     columns = (
         "scan",
         "healthy reconstruction",
@@ -130,15 +146,15 @@ def detection_figure(
         "lesion found" + (" (red), true (green)" if truth is not None else ""),
     )
     figure, rows = plt.subplots(3, 4, figsize=(11, 8.4))
-    centre = _centre(lesion > 0 if truth is None or not truth.any() else truth > 0)
+    centre = _centre(true > 0 if true.any() else lesion > 0)
     for row, axis in zip(rows, (2, 1, 0)):
         index = centre[axis]
-        _show(row[0], scan, axis, index, vmin=0.0, vmax=1.0)
-        _show(row[1], healthy, axis, index, vmin=0.0, vmax=1.0)
-        _show(row[2], score, axis, index, vmin=0.0, vmax=2.0, cmap="inferno")
-        _show(row[3], scan, axis, index, vmin=0.0, vmax=1.0)
+        _show(row[0], scan, axis, index, **shown, vmin=0.0, vmax=1.0)
+        _show(row[1], healthy, axis, index, **shown, vmin=0.0, vmax=1.0)
+        _show(row[2], score, axis, index, **shown, vmin=0.0, vmax=2.0, cmap="inferno")
+        _show(row[3], scan, axis, index, **shown, vmin=0.0, vmax=1.0)
         if truth is not None:
-            _contour(row[3], truth > 0, axis, index, "lime")
+            _contour(row[3], true > 0, axis, index, "lime")
         _contour(row[3], lesion > 0, axis, index, "red")
         row[0].set_ylabel(PLANES[axis], fontsize=9)
     for axes, name in zip(rows[0], columns):

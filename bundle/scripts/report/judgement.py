@@ -14,7 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.metrics import DiceHelper
-from monai.transforms import CropForeground, Orientation, ResampleToMatch
+from monai.transforms import CropForeground, ResampleToMatch
 
 from ..detection import LESION_THRESHOLD, detection_quality, psnr_in_lesion, region_errors
 from ..errors import InputError
@@ -114,15 +114,11 @@ class Judgement:
         return row
 
     def _picture(self, entry: Mapping[str, Any], case: Mapping[str, Any], truth: torch.Tensor) -> None:
-        upright = Orientation("RAS", labels=None)
-        volumes = [
-            np.asarray(upright(MetaTensor(torch.as_tensor(v).cpu().float(), affine=case["original"].affine))[0])
-            for v in (case["scan"], case["pred_healthy"], case["anomaly"], case["lesion"], truth)
-        ]
         detection_figure(
-            *volumes[:4],
+            *(case[key] for key in ("scan", "pred_healthy", "anomaly", "lesion")),
+            case["original"].affine,
             self.output_dir / f"{entry['subject']}.png",
-            truth=volumes[4],
+            truth=truth,
             title=f"{entry['subject']}, {case['modality']}",
         )
 
