@@ -29,11 +29,11 @@ def to_scale_of(image: torch.Tensor, reference: torch.Tensor, where: torch.Tenso
         image, reference: same shape, not negative.
         where: mask of the voxels to compare, most of them healthy.
     """
-    counted = ((where > 0) & (image > 0.1 * image.max()) & (reference > 0)).nonzero()
+    counted = ((where > 0) & (image > 0.1 * image.max()) & (reference > 0)).flatten().nonzero()[:, 0]
     if not len(counted):
         return image
-    chosen = counted[:: max(1, len(counted) // SAMPLES)].unbind(dim=1)
-    return image * float((reference[chosen] / image[chosen]).median())
+    chosen = counted[:: max(1, len(counted) // SAMPLES)]
+    return image * float((reference.flatten()[chosen] / image.flatten()[chosen]).median())
 
 
 class MatchContrast(Transform):
