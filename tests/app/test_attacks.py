@@ -134,7 +134,7 @@ def test_weights_are_not_changed_by_a_request(server, tmp_path):
         assert requests.put(f"{server.url}/model/una_anomaly", files={"file": stream}, timeout=60).status_code == 403
     assert requests.delete(f"{server.url}/model/una_anomaly", timeout=60).status_code == 403
     session = requests.put(f"{server.url}/session/", files={"files": ("a.zip", b"PK")}, timeout=60)
-    assert session.status_code == 403
+    assert session.status_code == 415
 
 
 def test_foreign_names_and_climbing_addresses(server):
