@@ -75,7 +75,6 @@ def test_metadata_names_every_package_that_the_bundle_imports():
         ("train", ["train"]),
         ("train", ["train", "paper_scale"]),
         ("infer", ["inference"]),
-        ("infer", ["inference", "judge"]),
         ("infer", ["inference", "gate"]),
         ("infer", ["inference", "calibrate"]),
     ],

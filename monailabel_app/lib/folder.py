@@ -38,6 +38,13 @@ class DeskFolder(LocalDatastore):
     def __init__(self, path: str, **settings: Any) -> None:
         self._set_unreadable_aside(Path(path))
         super().__init__(path, datastore_config=INDEX, **settings)
+        if settings.get("auto_reload"):
+            self._handler.on_moved = self._on_moved
+
+    def _on_moved(self, event: Any) -> None:
+        # Scoring and training run in processes of their own; an index that they write takes its place by a move.
+        if Path(event.dest_path).name == INDEX:
+            self._init_from_datastore_file()
 
     @staticmethod
     def _set_unreadable_aside(folder: Path) -> None:

@@ -94,6 +94,16 @@ def test_an_index_cut_in_half_is_built_again_from_the_files(folder, tmp_path, ca
     assert "datastore_v2.json cannot be read" in caplog.text and (folder / "datastore_v2.json.unreadable").is_file()
 
 
+def test_what_another_process_writes_into_the_index_is_seen(folder):
+    desk = DeskFolder(str(folder), extensions=("*.nii.gz",), auto_reload=True)
+    time.sleep(0.5)
+    store(folder).update_image_info("a", {"una": 1})
+    until = time.monotonic() + 20
+    while "una" not in desk.get_image_info("a") and time.monotonic() < until:
+        time.sleep(0.1)
+    assert desk.get_image_info("a")["una"] == 1
+
+
 @pytest.mark.parametrize("size", [0, 2000])
 def test_a_label_that_cannot_be_read_is_named_and_no_longer_counts(folder, tmp_path, caplog, size):
     desk = store(folder)
