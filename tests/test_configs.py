@@ -49,8 +49,8 @@ PACKAGE_OF = {
     "sklearn": "scikit-learn",
     "yaml": "PyYAML",
     "jinja2": "Jinja2",
+    "torch": "pytorch",
 }
-PACKAGE_OF |= {"torch": "pytorch", "google": "protobuf"}
 
 
 def test_metadata_names_every_package_that_the_bundle_imports():

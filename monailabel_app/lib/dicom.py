@@ -228,14 +228,15 @@ def derived_series(
         slice_ = np.zeros(inside.shape)
         slice_[inside] = values[i[inside], j[inside], k[inside]]
 
-        instance = Dataset()
-        import_hierarchy(instance, copy.deepcopy(source), import_frame_of_reference=True)
+        header = Dataset()
+        import_hierarchy(header, source, import_frame_of_reference=True)
         for keyword in SCANNER:
-            if keyword in instance:
-                del instance[keyword]
+            if keyword in header:
+                del header[keyword]
         for keyword in GEOMETRY:
             if keyword in source:
-                instance[keyword] = copy.deepcopy(source[keyword])
+                header[keyword] = source[keyword]
+        instance = copy.deepcopy(header)  # its elements are still those of the scan
         _mr_module(instance)
         instance.SOPClassUID, instance.SOPInstanceUID, instance.SeriesInstanceUID = (
             MRImageStorage,

@@ -298,7 +298,8 @@ def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp
             _check_name(key, given[key])
     if area == "session" and method == "PUT":
         _check_new_session(given, app)
-    if given.get("session_id") and app.sessions().get_session(given["session_id"]) is None:
+    session = app.sessions().get_session(given["session_id"]) if given.get("session_id") else None
+    if given.get("session_id") and session is None:
         raise HTTPException(404, "there is no such session, or it has expired: open the scan again")
     if area == "model" and method in ("PUT", "DELETE"):
         raise HTTPException(
@@ -308,8 +309,8 @@ def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp
         _check_task(area, given, app)
     if area == "infer":
         uri = _known_image(app, given["image"]) if given.get("image") else None
-        if given.get("session_id"):
-            uri = app.sessions().get_session(given["session_id"]).image
+        if session:
+            uri = session.image
         for key in ("file", "label"):
             if given.get(key) is not None:
                 check_volume(given[key], uri)

@@ -7,19 +7,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from psutil import pid_exists
+
 __all__ = ["private_temporary_folder"]
 
 PREFIX = "una_desk_"
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def private_temporary_folder() -> Path:
@@ -35,7 +27,7 @@ def private_temporary_folder() -> Path:
             process.isdigit()
             and not folder.is_symlink()
             and folder.stat().st_uid == os.getuid()
-            and not _runs(int(process))
+            and not pid_exists(int(process))
         ):
             shutil.rmtree(folder, ignore_errors=True)
     own = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}_", dir=system))

@@ -12,7 +12,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy import sparse
-from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
+from scipy.ndimage import affine_transform, gaussian_filter, gaussian_filter1d
 from scipy.sparse.linalg import cg
 from skimage.measure import block_reduce
 from sklearn.isotonic import IsotonicRegression
@@ -196,8 +196,8 @@ class _Cells:
         full[self.within] = values
         share = gaussian_filter(self.within.astype(np.float64), 1.0)
         smooth = gaussian_filter(full, 1.0) / np.maximum(share, 1e-6)
-        places = [(np.arange(n) + 0.5) / f - 0.5 for n, f in zip(self.inside.shape, self.factors, strict=True)]
-        return map_coordinates(smooth, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
+        scale, offset = 1.0 / self.factors, 0.5 / self.factors - 0.5
+        return affine_transform(smooth, scale, offset, output_shape=self.inside.shape, order=1, mode="nearest")
 
 
 class MatchContrastd(MapTransform):
