@@ -95,6 +95,7 @@ class SaveVolumed(MapTransform):
         data_root_dir: folder of the inputs, whose sub-folders are kept below `output_dir`.
         source_key: the scan, as it was read.
         dtype: NumPy type of the voxels.
+        allow_missing_keys: write nothing of what a method does not give.
     """
 
     def __init__(
@@ -105,8 +106,9 @@ class SaveVolumed(MapTransform):
         data_root_dir: str = "",
         source_key: str = "original",
         dtype: str = "float32",
+        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys)
+        super().__init__(keys, allow_missing_keys)
         self.postfix = postfix
         self.output_dir = output_dir
         self.data_root_dir = data_root_dir

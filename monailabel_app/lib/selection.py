@@ -12,7 +12,7 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from scripts.errors import InputError
-from scripts.preprocessing.jobs import reason
+from scripts.jobs import reason
 
 from .analysis import Analyst
 

@@ -2,8 +2,10 @@
 
 from .acquisition import RandAcquisition, RandAcquisitiond
 from .bias_field import RandGridBiasField, RandGridBiasFieldd
+from .coarse_noise import RandCoarseNoise, RandCoarseNoised
 from .contrast_curve import RandContrastCurve, RandContrastCurved
 from .encoding import RandAnomalyEncoding, RandAnomalyEncodingd
+from .foreign_patch import RandForeignPatch, RandForeignPatchd
 from .gamma import RandGamma, RandGammad
 from .modality import RandModality, RandModalityd
 from .scaling import ScaleToUnit, ScaleToUnitd, ScaleToWhiteMatter, ScaleToWhiteMatterd
@@ -14,8 +16,12 @@ __all__ = [
     "RandAcquisitiond",
     "RandAnomalyEncoding",
     "RandAnomalyEncodingd",
+    "RandCoarseNoise",
+    "RandCoarseNoised",
     "RandContrastCurve",
     "RandContrastCurved",
+    "RandForeignPatch",
+    "RandForeignPatchd",
     "RandGamma",
     "RandGammad",
     "RandGridBiasField",

@@ -6,6 +6,7 @@ from .datalist import find_scans, load_datalist
 from .lesions import register_lesions
 from .reading import BrainMaskd, CropToBraind, ReadVolumesd
 from .sample_subject import write_sample_subject
+from .study import write_study
 from .survey import ScanCache, SubjectCache, Survey
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "register_lesions",
     "write_cohort",
     "write_sample_subject",
+    "write_study",
 ]

@@ -12,7 +12,7 @@ import nibabel as nib
 
 from ..errors import InputError
 from ..preprocessing import template_displacement
-from ..preprocessing.jobs import my_share, reason, run_jobs
+from ..jobs import my_share, reason, run_jobs
 from ..saving import whole_file, write_whole
 from .datalist import load_datalist
 from .sample_subject import write_sample_subject

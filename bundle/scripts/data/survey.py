@@ -9,11 +9,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from monai.data import CacheDataset, PersistentDataset, list_data_collate
+from monai.data import CacheDataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 
 from ..errors import InputError
-from ..preprocessing.jobs import reason
+from ..jobs import reason
 
 __all__ = ["ScanCache", "SubjectCache", "Survey", "code_hash"]
 
@@ -60,7 +60,7 @@ class ScanCache(PersistentDataset):
 
 
 class Survey:
-    """Batches of one scan each, as a data loader gives them, without those that cannot be used.
+    """Prepared scans one after the other, without those that cannot be used. It can be iterated again.
 
     Args:
         dataset: scans; an error of its transform is noted.
@@ -74,11 +74,15 @@ class Survey:
         self.dataset = dataset
         self.entries = list(entries)
         self.failures: list[tuple[str, str]] = []
+        self.unusable: set[int] = set()
 
     def _note(self, number: int, error: Exception) -> None:
+        self.unusable.add(number)
         image = self.entries[number]["image"]
         name = str(image if isinstance(image, str) else Path(image[0]).parent)
         why = reason(error)
+        if (name, why) in self.failures:
+            return
         self.failures.append((name, why))
         print(f"left out: {why if name in why else f'{name}: {why}'}", flush=True)
 
@@ -86,16 +90,18 @@ class Survey:
         for number in range(len(self.dataset)):
             self.number = number
             try:
-                batch = list_data_collate([self.dataset[number]])
+                case = self.dataset[number]
             except Exception as error:  # one scan must not stop the others; the message says what it was
                 self._note(number, error)
                 continue
-            yield batch
+            yield case
 
     def guarded(self, transform: Callable) -> Callable:
-        """A transform of the current scan whose errors, a full disk for one, are noted, too."""
+        """A transform of the current scan whose errors, a full disk for one, are noted, too. What was noted is not transformed."""
 
         def guarded(data: Any) -> Any:
+            if self.number in self.unusable:
+                return data
             try:
                 return transform(data)
             except Exception as error:

@@ -1,6 +1,60 @@
-"""What is right of a score: how healthy brains fare, and the calibration that follows from it. Knows nothing of networks."""
+"""Everything right of the seam: what is made of a raw score, the same for every method. Knows no method."""
 
-from .calibration import ConformalLimit, lowest_limit, split_conformal
+from .comparison import Comparison, check_splits, write_scores
+from .errors import COLUMNS, LESION_THRESHOLD, RegionErrors, psnr_in_lesion, region_errors
 from .gate import HealthyGate, findings, gate_summary
+from .judgement import Judgement
+from .lesions import mask_metrics
+from .postprocess import ErodeScore, LesionMask, LesionMaskd, PostProcessing, SmoothScore, SmoothScored
+from .statistics import bootstrap_interval, holm, paired_tests
+from .table import ErrorTable
+from .thresholds import (
+    Conformal,
+    DiseasedValidation,
+    Fixed,
+    HealthyPercentile,
+    Otsu,
+    Record,
+    lowest_limit,
+    split_conformal,
+)
+from .truth import check_truth, true_lesion
+from .voxels import count_voxels, voxel_metrics
 
-__all__ = ["ConformalLimit", "HealthyGate", "findings", "gate_summary", "lowest_limit", "split_conformal"]
+__all__ = [
+    "COLUMNS",
+    "LESION_THRESHOLD",
+    "Comparison",
+    "Conformal",
+    "DiseasedValidation",
+    "ErodeScore",
+    "ErrorTable",
+    "Fixed",
+    "HealthyGate",
+    "HealthyPercentile",
+    "Judgement",
+    "LesionMask",
+    "LesionMaskd",
+    "Otsu",
+    "PostProcessing",
+    "Record",
+    "RegionErrors",
+    "SmoothScore",
+    "SmoothScored",
+    "bootstrap_interval",
+    "check_splits",
+    "check_truth",
+    "count_voxels",
+    "findings",
+    "gate_summary",
+    "holm",
+    "lowest_limit",
+    "mask_metrics",
+    "paired_tests",
+    "psnr_in_lesion",
+    "region_errors",
+    "split_conformal",
+    "true_lesion",
+    "voxel_metrics",
+    "write_scores",
+]

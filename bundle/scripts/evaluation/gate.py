@@ -127,27 +127,28 @@ class HealthyGate:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def note(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output):
-            case = {**batch, **output}
-            found = findings(
-                *(case[key] for key in ("lesion", "anomaly", "pred_healthy", "brain")), case.get("mirror_transform")
-            )
-            known = {"subject": case["subject"], "modality": case["modality"]}
-            self.findings += [{**known, **row} for row in found]
-            self.cases.append(
-                {
-                    **known,
-                    "found_ml": sum(row["ml"] for row in found),
-                    "findings": len(found),
-                    "largest_ml": max((row["ml"] for row in found), default=0.0),
-                }
-            )
-            if found:
-                self._picture(case)
+        case = {**engine.state.batch, **engine.state.output}
+        if "lesion" not in case:  # a scan that could not be used, which the data loader names
+            return
+        found = findings(
+            *(case[key] for key in ("lesion", "score", "pred_healthy", "brain")), case.get("mirror_transform")
+        )
+        known = {"subject": case["subject"], "modality": case["modality"]}
+        self.findings += [{**known, **row} for row in found]
+        self.cases.append(
+            {
+                **known,
+                "found_ml": sum(row["ml"] for row in found),
+                "findings": len(found),
+                "largest_ml": max((row["ml"] for row in found), default=0.0),
+            }
+        )
+        if found:
+            self._picture(case)
 
     def _picture(self, case: Mapping[str, Any]) -> None:
         title = f"{case['subject']}, {case['modality']}: {self.cases[-1]['found_ml']:.1f} ml found, none is there"
-        volumes = (case[key] for key in ("scan", "pred_intact", "anomaly", "lesion"))
+        volumes = (case[key] for key in ("scan", "pred_intact", "score", "lesion"))
         detection_figure(*volumes, case["lesion"].affine, self.output_dir / f"{case['subject']}.png", title=title)
 
     def write(self, engine: Engine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ class TrainingCheckpoint:
         path: file to write and to resume from.
         objects: what has a state: ``network``, optimizer, lr_scheduler.
         evaluator: whose best metric is part of the state.
+        losses: names of the losses of the trainer.
         every: epochs between checkpoints.
         resume: continue from `path` when it exists; False starts anew and overwrites it.
     """
@@ -97,12 +98,14 @@ class TrainingCheckpoint:
         path: str | Path,
         objects: Mapping[str, Any],
         evaluator: Engine | None = None,
+        losses: Sequence[str] = ("loss",),
         every: int = 1,
         resume: bool = True,
     ) -> None:
         self.path = Path(path)
         self.objects = {name: _plain(item) for name, item in objects.items()}
         self.evaluator = evaluator
+        self.losses = list(losses)
         self.every = every
         self.resume = resume
 
@@ -113,10 +116,11 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every) | Events.COMPLETED, self.save)
 
     def check_loss(self, engine: Engine) -> None:
-        loss = from_engine(["loss"], first=True)(engine.state.output)
+        found = from_engine(self.losses, first=True)(engine.state.output)
+        loss = sum(map(float, found if isinstance(found, tuple) else (found,)))
         if not math.isfinite(loss):
             raise InputError(
-                f"the loss became {float(loss)} at iteration {engine.state.iteration}; {self.path} holds the last sound state, "
+                f"the loss became {loss} at iteration {engine.state.iteration}; {self.path} holds the last sound state, "
                 "continue from it with a lower --learning_rate or with --amp False"
             )
 

@@ -1,6 +1,5 @@
-"""What people read: pictures, the report of a scan, weights judged (`Judgement`), the page of the demonstration (`report.demo`)."""
+"""What people read: pictures, the report of a scan, the page of the demonstration (`report.demo`), that of a comparison."""
 
-from .judgement import Judgement
 from .scan_report import ScanReportd, scan_report
 
-__all__ = ["Judgement", "ScanReportd", "scan_report"]
+__all__ = ["ScanReportd", "scan_report"]

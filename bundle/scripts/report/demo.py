@@ -16,7 +16,7 @@ from monai.utils import convert_to_tensor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ..appearance import ScaleToUnit
-from ..detection import LESION_THRESHOLD, psnr_in_lesion
+from ..evaluation import LESION_THRESHOLD, psnr_in_lesion
 from ..errors import InputError
 from ..fluid import RandFluidAnomaly
 from .figures import detection_figure, film_strip, loss_figure, sample_figure

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..errors import input_error
+from .errors import input_error
 
 __all__ = ["my_share", "reason", "run_jobs"]
 
 
 def my_share(items: Iterable[Any]) -> list[Any]:
-    """Of this process, when ``torchrun`` started several; else all."""
+    """The items that this process works on: a part of them when ``torchrun`` started several processes, else all."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     return list(items)[rank::world]
 
 
 def reason(error: Exception) -> str:
-    """Of a failure, for a summary: an `InputError` explains itself, of anything else the cause in a line."""
+    """What to say of a failure in a summary: the text of an `InputError`, which explains itself, or the first line of the cause of any other error."""
     if own := input_error(error):
         return str(own)
     cause = error
@@ -37,10 +37,10 @@ def _share_cores(workers: int) -> None:
 
 
 def run_jobs(function: Callable, jobs: Sequence[tuple], workers: int, desc: str, unit: str) -> list[Any]:
-    """Call ``function(*job)`` for every job; results in the order in which they are done.
+    """Call ``function(*job)`` for every job, and return the results in the order in which they are done.
 
     Args:
-        function: a module's function, for processes find it by name.
+        function: a function of a module, because other processes find it by its name.
         jobs: its arguments.
         workers: processes; 1 works in this one.
         desc: of the progress bar.

@@ -10,7 +10,7 @@ from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.utils import string_list_all_gather
 
-from .metrics import RegionErrors
+from .errors import RegionErrors
 
 __all__ = ["ErrorTable"]
 

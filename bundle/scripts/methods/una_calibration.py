@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,52 +14,15 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 
-from ..detection import AnomalyScored, LesionMask, SmoothScore, UsualError
-from ..errors import InputError
+from ..evaluation import SmoothScore, lowest_limit, split_conformal
+from ..residual import AnomalyScored, UsualError
 from ..saving import write_whole
-from ..volumes import voxel_ml
 
-__all__ = ["ConformalLimit", "lowest_limit", "split_conformal"]
-
-
-def lowest_limit(score: MetaTensor, largest_ml: float, min_volume_ml: float) -> float:
-    """The lowest threshold at which no more than a volume is found in a scan.
-
-    Args:
-        score: ``(1, X, Y, Z)``, smoothed.
-        largest_ml: the volume.
-        min_volume_ml: of `LesionMask`.
-    """
-    each = voxel_ml(score)
-    low, high = 0.0, float(score.max())
-    for _ in range(20):
-        middle = (low + high) / 2
-        found = float(LesionMask(middle, min_volume_ml)(score).sum()) * each
-        low, high = (middle, high) if found > largest_ml else (low, middle)
-    return high
-
-
-def split_conformal(limits: Sequence[float], share: float) -> float:
-    """The limit below which the next exchangeable person's lies with probability `share` or more.
-
-    The ``ceil((n + 1) share)``-th smallest of n limits (V. Vovk, A. Gammerman, G. Shafer, Algorithmic Learning in a Random World,
-    2005).
-
-    Raises:
-        InputError: when there are too few people for such a promise.
-    """
-    rank = math.ceil((len(limits) + 1) * share - 1e-9)
-    if rank > len(limits):
-        needed = math.ceil(share / (1.0 - share) - 1e-9)
-        raise InputError(
-            f"{len(limits)} healthy people cannot promise anything about {share:.0%} of all; {needed} are needed, or a lower "
-            "--share"
-        )
-    return float(sorted(limits)[rank - 1])
+__all__ = ["ConformalLimit"]
 
 
 class ConformalLimit:
-    """Evaluator handler: write the calibration of a score, ``calibration.json`` (see `scripts.detection.Calibration`).
+    """Evaluator handler: write the calibration of a score, ``calibration.json`` (see `scripts.residual.Calibration`).
 
     By modality: the usual error at each place, where the score is not weighed by the scan itself, and the limit of the score such
     that in a healthy person who comes next, no more than `largest_ml` is found with probability `share`. Each person's own limit is
@@ -100,16 +62,17 @@ class ConformalLimit:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def note(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output):
-            case = {**batch, **output}
-            healthy, brain, found = case["pred_healthy"], case["brain"], self.score.differences(case)
-            person = {"healthy": healthy.cpu().half(), "brain": brain.cpu().half()}
-            person["differences"] = {
-                key: convert_to_tensor(v, track_meta=False).cpu().half() for key, v in found.items()
-            }
-            if case["modality"] not in self.score.weighed:
-                person["sums"] = {key: UsualError.sums(values, healthy, brain) for key, values in found.items()}
-            self.people[case["modality"]].append(person)
+        case = {**engine.state.batch, **engine.state.output}
+        if "pred_healthy" not in case:  # a scan that could not be used, which the data loader names
+            return
+        healthy, brain, found = case["pred_healthy"], case["brain"], self.score.differences(case)
+        person = {"healthy": healthy.cpu().half(), "brain": brain.cpu().half()}
+        person["differences"] = {
+            key: convert_to_tensor(v, track_meta=False).cpu().half() for key, v in found.items()
+        }
+        if case["modality"] not in self.score.weighed:
+            person["sums"] = {key: UsualError.sums(values, healthy, brain) for key, values in found.items()}
+        self.people[case["modality"]].append(person)
 
     def write(self, engine: Engine) -> None:
         modalities = {}

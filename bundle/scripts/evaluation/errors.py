@@ -4,39 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from monai.metrics import CumulativeIterationMetric
-from monai.metrics.regression import compute_ssim_and_cs
 from monai.utils import convert_to_tensor
-from sklearn.metrics import average_precision_score, precision_recall_curve
-from torch.nn.functional import pad
 
-from .contrast import to_scale_of
+from ..similarity import ssim_map, to_scale_of
 
-__all__ = ["COLUMNS", "LESION_THRESHOLD", "RegionErrors", "detection_quality", "psnr_in_lesion", "region_errors"]
+__all__ = ["COLUMNS", "LESION_THRESHOLD", "RegionErrors", "psnr_in_lesion", "region_errors"]
 
 REGIONS = ("F", "H", "D")
 MEASURES = ("L1", "PSNR", "SSIM")
 AVERAGES = ("region", "volume")
 COLUMNS = tuple(f"{measure}_{region}_{average}" for average in AVERAGES for measure in MEASURES for region in REGIONS)
 
-SSIM_WINDOW, SSIM_SIGMA = 11, 5.0
+SSIM_WINDOW, SSIM_SIGMA = 11, 5.0  # of the paper's code
 LESION_THRESHOLD = 0.2  # of a probability, above which a voxel is lesion, as in training
-
-
-def _ssim_map(pred: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
-    """Voxelwise SSIM of ``(1, X, Y, Z)`` volumes on their own grid, data range 1 (Gaussian window of the paper's code)."""
-    volumes = [pad(volume[None], (SSIM_WINDOW // 2,) * 6, mode="replicate") for volume in (pred, healthy)]
-    ssim, _ = compute_ssim_and_cs(
-        *volumes,
-        spatial_dims=3,
-        kernel_size=(SSIM_WINDOW,) * 3,
-        kernel_sigma=(SSIM_SIGMA,) * 3,
-        data_range=1.0,
-        kernel_type="gaussian",
-    )
-    return ssim[0]
 
 
 def region_errors(
@@ -63,7 +45,7 @@ def region_errors(
     regions = {"F": brain, "H": brain & ~lesion, "D": brain & lesion}
     peak = healthy.max()
     full_ssim = (
-        _ssim_map(pred, healthy) if any(c.startswith("SSIM") and c.endswith("region") for c in columns) else None
+        ssim_map(pred, healthy, SSIM_WINDOW, SSIM_SIGMA) if any(c.startswith("SSIM") and c.endswith("region") for c in columns) else None
     )
 
     def value(column: str) -> torch.Tensor:
@@ -73,7 +55,7 @@ def region_errors(
             return pred.new_tensor(float("nan"))
         if measure == "SSIM":
             return (
-                full_ssim[region].mean() if average == "region" else _ssim_map(pred * region, healthy * region).mean()
+                full_ssim[region].mean() if average == "region" else ssim_map(pred * region, healthy * region, SSIM_WINDOW, SSIM_SIGMA).mean()
             )
         error = (pred - healthy)[region]
         count = region.sum() if average == "region" else region.numel()
@@ -124,31 +106,3 @@ class RegionErrors(CumulativeIterationMetric):
     def aggregate(self) -> torch.Tensor:
         means = self.get_buffer().nanmean(dim=0)
         return means[0] if len(self.columns) == 1 else means
-
-
-def detection_quality(score: np.ndarray, lesion: np.ndarray, brain: np.ndarray) -> dict[str, float]:
-    """How well a score tells lesion voxels from the other voxels of the brain.
-
-    Args:
-        score: any shape, higher is more abnormal.
-        lesion, brain: boolean masks of the same shape; lesion voxels outside the brain count as missed.
-
-    Returns:
-        ``auprc``, the average precision; ``best_dice`` and its ``best_threshold``, of the best threshold for this very scan,
-        which is an upper bound that no reader has.
-
-    Raises:
-        ValueError: when there is no lesion voxel.
-    """
-    if not lesion.any():
-        raise ValueError("no lesion voxel: precision and recall are undefined")
-    counted = brain | lesion
-    values, truth = np.where(brain, score, 0.0)[counted], lesion[counted]
-    precision, recall, thresholds = precision_recall_curve(truth, values)
-    dice = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(dice[:-1].argmax())
-    return {
-        "auprc": float(average_precision_score(truth, values)),
-        "best_dice": float(dice[best]),
-        "best_threshold": float(thresholds[best]),
-    }

@@ -16,10 +16,12 @@ from monai.data import MetaTensor
 from monai.metrics import DiceHelper
 from monai.transforms import CropForeground, ResampleToMatch
 
-from ..detection import LESION_THRESHOLD, detection_quality, psnr_in_lesion, region_errors
 from ..errors import InputError
-from ..volumes import read_volume, same_grid, voxel_ml
-from .figures import detection_figure
+from ..report.figures import detection_figure
+from ..volumes import voxel_ml
+from .errors import psnr_in_lesion, region_errors
+from .truth import check_truth, on_grid, true_lesion
+from .voxels import count_voxels, voxel_metrics
 
 __all__ = ["Judgement"]
 
@@ -52,11 +54,8 @@ class Judgement:
         self.entries = {entry["subject"]: entry for entry in scans}
         if len(self.entries) < len(scans):
             raise InputError("two entries of the datalist have the same 'subject'; give each scan its own")
-        for subject, entry in self.entries.items():
-            if "lesion" not in entry and "anomaly" not in entry and entry.get("diseased", True):
-                raise InputError(
-                    f"nothing is known of {subject}: add 'lesion', 'anomaly' or \"diseased\": false to its datalist entry"
-                )
+        for entry in self.entries.values():
+            check_truth(entry)
         self.scores = list(scores)
         self.fillings = dict(fillings)
         self.output_dir = Path(output_dir)
@@ -68,28 +67,15 @@ class Judgement:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def note(self, engine: Engine) -> None:
-        for batch, output in zip(engine.state.batch, engine.state.output):
-            case = {**batch, **output}
-            entry = self.entries[case["subject"]]
-            truth = self._true_lesion(entry, case["original"])
-            self.rows.append(self._row(entry, case, truth))
-            if "anatomy" in entry:
-                self.reconstructions[entry["subject"]] = (case["pred_healthy"].cpu(), case["brain"].cpu())
-            self._picture(entry, case, truth)
-
-    @staticmethod
-    def _on_grid(path: str, grid: MetaTensor) -> MetaTensor:
-        volume = read_volume(path)
-        if not same_grid(volume, grid):
-            raise InputError(f"{path} is not on the grid of its scan; resample it to the scan")
-        return volume
-
-    def _true_lesion(self, entry: Mapping[str, Any], grid: MetaTensor) -> torch.Tensor:
-        if "lesion" in entry:
-            return self._on_grid(entry["lesion"], grid) >= 0.5
-        if "anomaly" in entry:
-            return self._on_grid(entry["anomaly"], grid) > LESION_THRESHOLD
-        return torch.zeros(grid.shape, dtype=torch.bool)
+        case = {**engine.state.batch, **engine.state.output}
+        if "lesion" not in case:  # a scan that could not be used, which the data loader names
+            return
+        entry = self.entries[case["subject"]]
+        truth = true_lesion(entry, case["original"])
+        self.rows.append(self._row(entry, case, truth))
+        if "anatomy" in entry:
+            self.reconstructions[entry["subject"]] = (case["pred_healthy"].cpu(), case["brain"].cpu())
+        self._picture(entry, case, truth)
 
     def _row(self, entry: Mapping[str, Any], case: Mapping[str, Any], truth: torch.Tensor) -> dict[str, Any]:
         each = voxel_ml(case["original"])
@@ -105,17 +91,17 @@ class Judgement:
             dice, _ = DiceHelper(include_background=False, num_classes=2)(found[None].float(), truth[None].float())
             row["dice"] = float(dice)
             for name in self.scores:
-                quality = detection_quality(*(np.asarray(v) for v in (case[name].cpu(), truth, brain)))
-                row.update({f"{measure}_{name}": value for measure, value in quality.items()})
+                counts = count_voxels(*(np.asarray(v)[0] for v in (case[name].cpu(), truth, brain)))
+                row.update({f"{measure}_{name}": value for measure, value in voxel_metrics(counts).items()})
         if "healthy" in entry and truth.any():
-            healthy = self._on_grid(entry["healthy"], case["original"])
+            healthy = on_grid(entry["healthy"], case["original"])
             for name, key in self.fillings.items():
                 row[f"psnr_{name}"] = psnr_in_lesion(case[key].cpu(), healthy, brain, truth)
         return row
 
     def _picture(self, entry: Mapping[str, Any], case: Mapping[str, Any], truth: torch.Tensor) -> None:
         detection_figure(
-            *(case[key] for key in ("scan", "pred_healthy", "anomaly", "lesion")),
+            *(case[key] for key in ("scan", "pred_healthy", "score", "lesion")),
             case["original"].affine,
             self.output_dir / f"{entry['subject']}.png",
             truth=truth,

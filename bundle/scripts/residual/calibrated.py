@@ -1,4 +1,4 @@
-"""From scan and healthy reconstruction to an anomaly score and a lesion mask."""
+"""The score of UNA: a difference in units of what healthy people show."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.data.utils import affine_to_spacing
-from monai.transforms import MapTransform, MedianSmooth, RemoveSmallObjects, ResampleToMatch, Transform
-from monai.utils import convert_to_dst_type
+from monai.transforms import MapTransform
 
 from ..errors import InputError
 from .usual_error import UsualError, scan_error
@@ -21,10 +18,6 @@ from .usual_error import UsualError, scan_error
 __all__ = [
     "AnomalyScored",
     "Calibration",
-    "LesionMask",
-    "LesionMaskd",
-    "SmoothScore",
-    "SmoothScored",
     "difference",
     "load_calibration",
 ]
@@ -120,7 +113,7 @@ class AnomalyScored(MapTransform):
         brain_key: str = "brain",
         healthy_key: str = "pred_healthy",
         modality_key: str = "modality",
-        score_key: str = "anomaly",
+        score_key: str = "score",
         calibration: Calibration | None = None,
         weighed: Sequence[str] = (),
         brighter: Sequence[str] = (),
@@ -175,94 +168,3 @@ class AnomalyScored(MapTransform):
             for key in usual:
                 found[key] = found[key] / usual[key](data[self.healthy_key], data[self.brain_key])
         return {**data, self.score_key: self.combine(found) / limit}
-
-
-class SmoothScore(Transform):
-    """Median filter of a score, by a length in mm, not in voxels.
-
-    Args:
-        radius: mm; 0 leaves the score as it is.
-    """
-
-    def __init__(self, radius: float) -> None:
-        self.radius = radius
-
-    def __call__(self, score: MetaTensor) -> MetaTensor:
-        """
-        Args:
-            score: ``(1, X, Y, Z)``.
-        """
-        voxels = [round(self.radius / size) for size in affine_to_spacing(score.affine).tolist()]
-        return MedianSmooth(voxels)(score) if any(voxels) else score
-
-
-class SmoothScored(MapTransform):
-    """Dictionary form of `SmoothScore`."""
-
-    def __init__(self, keys: KeysCollection, radius: float) -> None:
-        super().__init__(keys)
-        self.transform = SmoothScore(radius)
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
-        return d
-
-
-class LesionMask(Transform):
-    """Cut a score, and drop what is too small to be a lesion.
-
-    Both happen on the grid of the score, and the score is brought to the grid of the scan before it is cut there: the volume does
-    not depend on the voxel size of the scan.
-
-    Args:
-        threshold: score above which a voxel is lesion.
-        min_volume_ml: smaller connected components are dropped.
-    """
-
-    def __init__(self, threshold: float, min_volume_ml: float) -> None:
-        self.threshold = threshold
-        self.remove_small = RemoveSmallObjects(
-            min_size=1000.0 * min_volume_ml, by_measure=True, independent_channels=True
-        )
-
-    def __call__(self, score: MetaTensor, grid: MetaTensor | None = None) -> MetaTensor:
-        """
-        Args:
-            score: ``(1, X, Y, Z)``, not negative.
-            grid: volume whose grid the mask is wanted on; None for that of the score.
-
-        Returns:
-            uint8 mask.
-        """
-        above = convert_to_dst_type((score > self.threshold).to(torch.uint8), score, dtype=torch.uint8)[0]
-        kept = convert_to_dst_type(self.remove_small(above), score, dtype=torch.uint8)[0]
-        # What was dropped sinks to the threshold, so that no interpolation lifts it again.
-        cut = torch.where((above > 0) & (kept == 0), float(self.threshold), score)
-        if grid is not None:
-            cut = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(cut, img_dst=grid)
-        return convert_to_dst_type((cut > self.threshold).to(torch.uint8), cut, dtype=torch.uint8)[0]
-
-
-class LesionMaskd(MapTransform):
-    """Dictionary form of `LesionMask`.
-
-    Args:
-        keys: one key, the score.
-        mask_key: where the mask goes.
-        grid_key: volume whose grid the mask is wanted on; None for that of the score.
-        lesion_mask: arguments of `LesionMask`.
-    """
-
-    def __init__(
-        self, keys: KeysCollection, mask_key: str = "lesion", grid_key: str | None = None, **lesion_mask
-    ) -> None:
-        super().__init__(keys)
-        self.transform = LesionMask(**lesion_mask)
-        self.mask_key = mask_key
-        self.grid_key = grid_key
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        grid = None if self.grid_key is None else data[self.grid_key]
-        return {**data, self.mask_key: self.transform(data[self.keys[0]], grid)}

@@ -12,7 +12,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Transform, generate_spatial_bounding_box
 from scipy.ndimage import distance_transform_edt
 
-from .contrast import to_scale_of
+from ..similarity import to_scale_of
 
 __all__ = ["FillLesion", "FillLesiond"]
 
@@ -59,17 +59,26 @@ class FillLesiond(MapTransform):
         mask_key: lesion mask.
         filled_key: where the filled scan goes.
         edge: mm, see `FillLesion`.
+        allow_missing_keys: do nothing where there is no intact scan.
     """
 
     def __init__(
-        self, keys: KeysCollection, image_key: str, mask_key: str, filled_key: str = "filled", edge: float = 2.0
+        self,
+        keys: KeysCollection,
+        image_key: str,
+        mask_key: str,
+        filled_key: str = "filled",
+        edge: float = 2.0,
+        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys)
+        super().__init__(keys, allow_missing_keys)
         self.transform = FillLesion(edge)
         self.image_key = image_key
         self.mask_key = mask_key
         self.filled_key = filled_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        filled = self.transform(data[self.keys[0]], data[self.image_key], data[self.mask_key])
-        return {**data, self.filled_key: filled}
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[self.filled_key] = self.transform(d[key], d[self.image_key], d[self.mask_key])
+        return d

@@ -17,23 +17,7 @@ from scipy.sparse.linalg import cg
 from skimage.measure import block_reduce
 from sklearn.isotonic import IsotonicRegression
 
-__all__ = ["MatchContrast", "MatchContrastd", "to_scale_of"]
-
-SAMPLES = 1_000_000  # voxels that tell the factor between two images
-
-
-def to_scale_of(image: torch.Tensor, reference: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Multiply an image by the one factor that brings it to the scale of another of its contrast: the median ratio.
-
-    Args:
-        image, reference: same shape, not negative.
-        where: mask of the voxels to compare, most of them healthy.
-    """
-    counted = ((where > 0) & (image > 0.1 * image.max()) & (reference > 0)).flatten().nonzero()[:, 0]
-    if not len(counted):
-        return image
-    chosen = counted[:: max(1, len(counted) // SAMPLES)]
-    return image * float((reference.flatten()[chosen] / image.flatten()[chosen]).median())
+__all__ = ["MatchContrast", "MatchContrastd"]
 
 
 class MatchContrast(Transform):

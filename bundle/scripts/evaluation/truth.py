@@ -1,0 +1,47 @@
+"""What is known of a scan: its lesions, or that there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+
+from ..errors import InputError
+from ..volumes import read_volume, same_grid
+from .errors import LESION_THRESHOLD
+
+__all__ = ["check_truth", "on_grid", "true_lesion"]
+
+
+def check_truth(entry: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        InputError: when a datalist entry does not say what is known of its scan.
+    """
+    if "lesion" not in entry and "anomaly" not in entry and entry.get("diseased", True):
+        raise InputError(
+            f"nothing is known of {entry['subject']}: add 'lesion', 'anomaly' or \"diseased\": false to its datalist entry"
+        )
+
+
+def on_grid(path: str, grid: MetaTensor) -> MetaTensor:
+    """Read a volume that belongs to a scan.
+
+    Raises:
+        InputError: when it lies on another grid than the scan.
+    """
+    volume = read_volume(path)
+    if not same_grid(volume, grid):
+        raise InputError(f"{path} is not on the grid of its scan; resample it to the scan")
+    return volume
+
+
+def true_lesion(entry: Mapping[str, Any], grid: MetaTensor) -> torch.Tensor:
+    """Boolean mask on the grid of the scan: ``lesion``, a traced mask, or ``anomaly``, a probability, of a datalist entry."""
+    if "lesion" in entry:
+        return on_grid(entry["lesion"], grid) >= 0.5
+    if "anomaly" in entry:
+        return on_grid(entry["anomaly"], grid) > LESION_THRESHOLD
+    return torch.zeros(grid.shape, dtype=torch.bool)

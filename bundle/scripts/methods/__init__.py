@@ -1,0 +1,26 @@
+"""Left of the seam: methods, each a config of ``configs/methods`` and, where it is new, a module here."""
+
+from .features import PatchCore, coreset
+from .guest import Guest, MethodScored, guests, train_method
+from .intensity import Contralateral, GaussianAtlas, IntensityThreshold, equalized_intensity
+from .method import GIVEN, Method
+from .reconstruction import Reconstruction, ScoreMap
+from .una_calibration import ConformalLimit
+
+__all__ = [
+    "GIVEN",
+    "ConformalLimit",
+    "Contralateral",
+    "GaussianAtlas",
+    "Guest",
+    "IntensityThreshold",
+    "Method",
+    "MethodScored",
+    "PatchCore",
+    "Reconstruction",
+    "ScoreMap",
+    "coreset",
+    "equalized_intensity",
+    "guests",
+    "train_method",
+]

@@ -1,0 +1,149 @@
+"""A method as its config file describes it: trained or loaded, and ready to score."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from ..config import method_files, parse
+from ..learning import save_atomically
+from .method import GIVEN, Method
+
+__all__ = ["Guest", "MethodScored", "guests", "train_method"]
+
+
+class Guest:
+    """A method of ``configs/methods``.
+
+    Args:
+        name: of its file, see `scripts.config.method_files`.
+        settings: keys of ``guest.yaml`` and of its file to replace.
+
+    Attributes:
+        about: what the tables say of it: name, title, what it sees, its priors and its own threshold; ``digest``, a hash of its
+            configuration and weights.
+    """
+
+    def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:
+        self.name = Path(name).stem
+        self.parser = parse(["guest.yaml", *method_files(name)], {k: v for k, v in (settings or {}).items() if v is not None})
+        self._method: Method | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        """A value of the configs."""
+        return self.parser.get_parsed_content(key)
+
+    @property
+    def method(self) -> Method:
+        """The method with the weights of its ``checkpoint``."""
+        if self._method is None:
+            self._method = self["method"].load(self["checkpoint"]).eval()
+        return self._method
+
+    @property
+    def about(self) -> dict[str, Any]:
+        config = {key: value for key, value in self.parser.get().items() if key not in ("output_dir", "cache_dir", "device")}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+        checkpoint, weights = self["checkpoint"], None
+        if checkpoint is not None and Path(checkpoint).is_file():
+            weights = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+            digest.update(weights.encode())
+        known = {key: self[key] for key in ("title", "sees", "priors", "threshold", "seed", "iterations")}
+        return {"name": self.name, **known, "weights": weights, "digest": digest.hexdigest()}
+
+    def train(self) -> None:
+        """Train and fit it, and write its weights, see ``guest.yaml``."""
+        self["initialize"]
+        self["train_method"]()
+
+    def __call__(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
+        """The maps of a prepared case, see `Method.forward`."""
+        return self.method({key: case[key] for key in GIVEN})
+
+
+def _ready(name: str, folder: Path, settings: Mapping[str, Any]) -> Guest:
+    """A guest whose weights lie in a folder, or else are shipped, or else are trained there first."""
+    guest = Guest(name, {**settings, "output_dir": str(folder)})
+    shipped, twin = guest["checkpoint"], guest["trained_as"]
+    if shipped is not None and Path(shipped).is_file():
+        return guest
+    if twin is not None:
+        folder = folder.with_name(twin)
+        guest = Guest(twin, {**settings, "output_dir": str(folder)})
+    weights = folder / "method.pt"
+    if not weights.is_file():
+        guest.train()
+    return Guest(name, {**settings, "output_dir": str(folder), "checkpoint": str(weights)})
+
+
+def guests(
+    names: Sequence[str],
+    output_dir: str | Path,
+    settings: Mapping[str, Any],
+    settings_of: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Callable[[], Guest]]:
+    """By name, a function that makes a guest ready: it loads weights that were trained before, or are shipped, or trains them.
+
+    Args:
+        names: of methods.
+        output_dir: where the weights of ``NAME`` are kept, in a folder of this name.
+        settings: for all of them.
+        settings_of: by name, what differs.
+    """
+    made = {}
+    for name in names:
+        own = {**settings, **(settings_of or {}).get(name, {})}
+        made[Path(name).stem] = partial(_ready, name, Path(output_dir) / Path(name).stem, own)
+    return made
+
+
+def train_method(
+    trainers: Iterable[Engine],
+    method: Method,
+    cases: Iterable[Mapping[Hashable, Any]],
+    path: str | Path,
+    best: str | Path | None = None,
+) -> None:
+    """Run the trainers of a method one after the other, let it fit what needs no gradient, and write its weights.
+
+    Args:
+        trainers: of its networks.
+        method: whose networks they train.
+        cases: prepared healthy scans.
+        path: file of the weights.
+        best: file of the weights that a validation chose, where there was one.
+    """
+    for trainer in trainers:
+        trainer.run()
+    if best is not None:
+        method.load(best)
+    method.eval()
+    with torch.no_grad():
+        method.fit(cases)
+    save_atomically(method.state_dict(), path)
+
+
+class MethodScored(MapTransform):
+    """Add the score of a method to a prepared case.
+
+    Args:
+        keys: one key, where the score goes.
+        method: which needs no training, or is trained.
+    """
+
+    def __init__(self, keys: KeysCollection, method: Method) -> None:
+        super().__init__(keys)
+        self.method = method
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {**data, self.keys[0]: self.method.score(data)}

@@ -1,0 +1,5 @@
+"""Volumes as slices."""
+
+from .slicer import AxialSlices, WholeVolume
+
+__all__ = ["AxialSlices", "WholeVolume"]
