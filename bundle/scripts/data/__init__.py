@@ -2,7 +2,7 @@
 
 from .choose import RandChooseScand
 from .cohort import as_new_subject, write_cohort
-from .datalist import find_scans, load_datalist
+from .datalist import find_scans, find_splits, load_datalist
 from .lesions import register_lesions
 from .reading import BrainMaskd, CropToBraind, ReadVolumesd
 from .sample_subject import write_sample_subject
@@ -19,6 +19,7 @@ __all__ = [
     "Survey",
     "as_new_subject",
     "find_scans",
+    "find_splits",
     "load_datalist",
     "register_lesions",
     "write_cohort",

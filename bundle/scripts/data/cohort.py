@@ -40,7 +40,9 @@ def as_new_subject(
     return new_affine, np.linalg.inv(to_source) @ mirror_transform @ to_source
 
 
-def write_cohort(samples: Dataset, output_dir: str | Path, number: int, voxel_size: float) -> Path:
+def write_cohort(
+    samples: Dataset, output_dir: str | Path, number: int, voxel_size: float, prefix: str = "case"
+) -> Path:
     """Write draws 0 to ``number - 1`` as NIfTI (image, mirrored, healthy, anomaly, label) and a datalist.
 
     Args:
@@ -48,6 +50,7 @@ def write_cohort(samples: Dataset, output_dir: str | Path, number: int, voxel_si
         output_dir: one folder a case goes here.
         number: how many.
         voxel_size: mm, of the samples.
+        prefix: of the names of the cases.
 
     Returns:
         path of the datalist. Its ``test`` entries have ``image`` and ``mirror_transform`` for inference, and the other
@@ -57,7 +60,7 @@ def write_cohort(samples: Dataset, output_dir: str | Path, number: int, voxel_si
     entries: list[dict[str, Any]] = []
     for draw in tqdm(range(number), desc="generating"):
         sample = samples[draw]
-        case = f"case_{draw:04d}"
+        case = f"{prefix}_{draw:04d}"
         (output_dir / case).mkdir(parents=True, exist_ok=True)
         affine, mirror_transform = as_new_subject(
             np.asarray(sample["image"].affine),

@@ -15,7 +15,7 @@ from ..preprocessing.sources import find_subjects
 from ..volumes import volume_stem
 from .sample_subject import write_sample_subject
 
-__all__ = ["FILE_KEYS", "find_scans", "load_datalist"]
+__all__ = ["FILE_KEYS", "find_scans", "find_splits", "load_datalist"]
 
 FILE_KEYS = ("label", "t1", "t2", "flair", "ct", "lesion", "image", "healthy", "anomaly", "template_displacement")
 KNOWN_KEYS = (
@@ -162,6 +162,15 @@ def find_scans(
         )
     _refuse_same_outputs([Path(item["output_name"]) for item in items])
     return _with_content(items)
+
+
+def find_splits(source: str | Path, splits: Sequence[str]) -> dict[str, list[dict]]:
+    """The scans of each split of a datalist, see `find_scans`.
+
+    Raises:
+        InputError: when a split has no entry.
+    """
+    return {split: find_scans(source, [split]) for split in splits}
 
 
 def _with_content(items: list[dict]) -> list[dict]:

@@ -31,10 +31,10 @@ def write_study(parts: Sequence[Mapping[str, Any]], output_dir: str | Path, voxe
     splits: dict[str, list[dict[str, Any]]] = {}
     for part in parts:
         name = f"{part['split']}_{'diseased' if part['diseased'] else 'healthy'}"
-        cohort = write_cohort(part["samples"], output_dir / name, part["number"], voxel_size)
+        cohort = write_cohort(part["samples"], output_dir / name, part["number"], voxel_size, prefix=name)
         for entry in json.loads(cohort.read_text())["test"]:
             known = {"anomaly": f"{name}/{entry['anomaly']}"} if part["diseased"] else {"diseased": False}
-            scan = {"subject": f"{name}_{entry['subject']}", "image": f"{name}/{entry['image']}", "modality": "t1", **known}
+            scan = {"subject": entry["subject"], "image": f"{name}/{entry['image']}", "modality": "t1", **known}
             splits.setdefault(part["split"], []).append(scan)
     write_whole(datalist, json.dumps(splits, indent=1))
     return datalist
