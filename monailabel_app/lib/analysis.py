@@ -15,8 +15,9 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch, SaveImage
-from scripts.detection import LesionMask, to_scale_of
-from scripts.learning import load_weights
+from scripts.evaluation import PostProcessing
+from scripts.methods import Guest, Method
+from scripts.similarity import to_scale_of
 from scripts.symmetry import Mirror
 from scripts.volumes import voxel_ml
 
@@ -69,24 +70,26 @@ class Analyst:
         workflow = ConfigParser.load_config_file(str(config))["workflow"]
         self.parser = ConfigParser()
         self.parser.read_config([*(str(self.bundle / "configs" / name) for name in workflow), str(config)])
-        self.weights = WeightStore(Path(model_dir) / self.name, self.parser.get_parsed_content("checkpoint"))
+        self.weights = WeightStore(Path(model_dir) / self.name, self["guest"]["checkpoint"])
         self._lock = threading.Lock()
-        self._network: tuple[tuple, torch.nn.Module] | None = None
+        self._method: tuple[tuple, Method] | None = None
         self._analyses: OrderedDict[tuple, dict[str, Any]] = OrderedDict()
 
     def __getitem__(self, key: str) -> Any:
         """A value of the configs."""
         return self.parser.get_parsed_content(key)
 
-    def network(self) -> torch.nn.Module:
-        """The network with the weights in use; they are read again when they changed."""
+    def method(self) -> Method:
+        """The method with the weights in use; they are read again when they changed."""
         path = self.weights.current()
         stamp = (str(path), path.stat().st_mtime_ns)
-        if self._network is None or self._network[0] != stamp:
-            network = self["network_def"].to(self["device"])
-            self._network = (stamp, load_weights(network, path).eval())
+        if self._method is None or self._method[0] != stamp:
+            self._method = (stamp, self._with_weights(path))
             self._analyses.clear()
-        return self._network[1]
+        return self._method[1]
+
+    def _with_weights(self, path: Path) -> Method:
+        return Guest(self["method"], {**self["guest_settings"], "checkpoint": None})["method"].load(path).eval()
 
     def analyse(self, image: str | Path, modality: str | None = None) -> dict[str, Any]:
         """Everything at the working resolution, and the scan.
@@ -104,34 +107,33 @@ class Analyst:
         """
         image = Path(image)
         with self._lock:  # one at a time: two would share the cores, and the memory doubles
-            network = self.network()
+            method = self.method()
             key = (str(image), image.stat().st_mtime_ns, modality)
             if key not in self._analyses:
-                self._analyses[key] = self._analysed(image, modality, network)
+                self._analyses[key] = self._analysed(image, modality, method)
                 while len(self._analyses) > REMEMBERED:
                     self._analyses.popitem(last=False)
             self._analyses.move_to_end(key)
             return self._analyses[key]
 
-    def _analysed(self, image: Path, modality: str | None, network: torch.nn.Module) -> dict[str, Any]:
+    def _analysed(self, image: Path, modality: str | None, method: Method) -> dict[str, Any]:
         source = sorted(map(str, image.iterdir())) if image.is_dir() else str(image)
-        data = self["preprocessing"]({"image": source, "modality": modality})
-        inferer, device = self["inferer"], self["device"]
-        both = data["image"].to(device)
+        data = self["preparation"]({"image": source, "modality": modality})
         with torch.no_grad():
-            pred, of_mirrored = (
-                MetaTensor(torch.as_tensor(inferer(pair[None], network)[0]).float().cpu(), meta=dict(data["scan"].meta))
-                for pair in (both, both.flip(0))
-            )
-        data = self["maps"]({**data, "pred": pred})
-        seen_from_there = Mirror()(MetaTensor(of_mirrored[:1], meta=dict(of_mirrored.meta)), data["mirror_transform"])
-        data["disagreement"] = (data["pred_healthy"] - seen_from_there).abs() * data["brain"]
+            found = method(data)
+            from_there = method({**data, "scan": data["mirrored"], "mirrored": data["scan"]})
+        data = self["maps"]({**data, **found})
+        if "pred_healthy" in found:
+            seen_from_there = Mirror()(from_there["pred_healthy"], data["mirror_transform"])
+            data["disagreement"] = (data["pred_healthy"] - seen_from_there).abs() * data["brain"]
+        else:
+            seen_from_there = Mirror()(from_there["score"], data["mirror_transform"])
+            data["disagreement"] = (data["score"] - seen_from_there).abs() * data["brain"]
         return data
 
     def found_ml(self, image: Path, modality: str | None, weights: Path) -> float:
         """Volume of the lesions that other weights than those in use find in a scan, ml."""
-        network = load_weights(self["network_def"].to(self["device"]), weights).eval()
-        lesion = self.lesion(self._analysed(image, modality, network), self["scores"][0])
+        lesion = self.lesion(self._analysed(image, modality, self._with_weights(weights)), self["scores"][0])
         return float(lesion.sum()) * voxel_ml(lesion)
 
     def on_scan(self, analysis: Mapping[str, Any], key: str) -> MetaTensor:
@@ -149,9 +151,11 @@ class Analyst:
         Args:
             analysis: of the scan.
             key: of the score.
-            settings: of `LesionMask`, where they differ from the configs.
+            settings: threshold and smallest lesion, where they differ from the configs.
         """
-        return LesionMask(**{**self.settings(), **settings})(analysis[key], analysis["original"])
+        chosen = {**self.settings(), **settings}
+        cut = PostProcessing(0.0, 0.0, chosen["min_volume_ml"])  # the score was smoothed when the scan was analysed
+        return cut.mask(analysis[key], chosen["threshold"], analysis["original"])
 
     def settings(self) -> dict[str, float]:
         """Threshold and smallest lesion of the configs."""

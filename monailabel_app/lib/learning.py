@@ -194,8 +194,8 @@ class Learn(TrainTask):
                 "traced_masks": plan["traced_masks"],
                 "initial_weights": str(self.analyst.weights.path(plan["parent"])),
                 "voxel_size": self.analyst["voxel_size"],
-                "fold": self.analyst["fold"],
-                "features": self.analyst["features"],
+                "fold": self.analyst["guest"]["fold"],
+                "features": self.analyst["guest"]["features"],
                 **plan["settings"],
                 **overrides,
             }

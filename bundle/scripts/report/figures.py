@@ -18,7 +18,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
 
-__all__ = ["detection_figure", "film_strip", "loss_figure", "sample_figure"]
+__all__ = ["detection_figure", "film_strip", "loss_figure", "montage_figure", "sample_figure"]
 
 PLANES = ("sagittal", "coronal", "axial")
 
@@ -162,6 +162,36 @@ def detection_figure(
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     return _save(figure, path)
+
+
+def montage_figure(
+    scan: np.ndarray, truth: np.ndarray, scores: Mapping[str, np.ndarray], affine: np.ndarray, across: int = 7
+) -> plt.Figure:
+    """The axial slice with most of the lesion: the scan with its true contour, and the score of every method.
+
+    Args:
+        scan, truth: ``(X, Y, Z)`` in RAS, in [0, 1].
+        scores: by title, same shape; each is shown up to its 99.8th percentile.
+        affine: of the grid.
+        across: pictures in a row.
+    """
+    spacing = affine_to_spacing(torch.as_tensor(affine)).tolist()
+    index = _centre(truth > 0.5)[2]
+    rows = -(-(len(scores) + 1) // across)
+    figure, cells = plt.subplots(rows, across, figsize=(1.75 * across, 2.2 * rows), squeeze=False)
+    cells = cells.ravel()
+    _show(cells[0], scan, 2, index, spacing, vmin=0.0, vmax=1.0)
+    _contour(cells[0], truth > 0.5, 2, index, "lime")
+    cells[0].set_title("scan, truth", fontsize=8)
+    for axes, (title, score) in zip(cells[1:], scores.items()):
+        top = float(np.percentile(score[score > 0], 99.8)) if (score > 0).any() else 1.0
+        _show(axes, score, 2, index, spacing, vmin=0.0, vmax=top, cmap="inferno")
+        _contour(axes, truth > 0.5, 2, index, "lime")
+        axes.set_title(title, fontsize=8)
+    for axes in cells[len(scores) + 1 :]:
+        axes.set_axis_off()
+    figure.tight_layout()
+    return figure
 
 
 def loss_figure(loss: Sequence[tuple[int, float]], validation: Sequence[tuple[int, float]], path: str | Path) -> Path:
