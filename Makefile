@@ -25,8 +25,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	$(RUN) training --config_file "['$(C)/train.yaml','$(C)/demo.yaml']" --output_dir $(DEMO)
-	$(RUN) evaluating --config_file "['$(C)/train.yaml','$(C)/demo.yaml','$(C)/evaluate.yaml']" --output_dir $(DEMO)
+	$(RUN) training --config_file "['$(C)/train.yaml','$(C)/sizes/demo.yaml']" --output_dir $(DEMO)
+	$(RUN) evaluating --config_file "['$(C)/train.yaml','$(C)/sizes/demo.yaml','$(C)/evaluate.yaml']" --output_dir $(DEMO)
 	$(RUN) generating --config_file $(C)/generate.yaml --output_dir $(DEMO)/cohort --dataset_dir $(DEMO)/sample_subject \
 		--number 4 --seed 8 --shares "{'real': 1.0}" --corruption_weights "[1, 0, 0]"
 	$(RUN) inferring --config_file $(C)/inference.yaml --input $(DEMO)/cohort/datalist.json --output_dir $(DEMO)/found

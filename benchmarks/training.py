@@ -51,7 +51,7 @@ def sample(yardsticks: Yardsticks, directory: Path) -> list[dict]:
 def step(yardsticks: Yardsticks, directory: Path) -> list[dict]:
     """A training step, and the share of the generator in it: of the default config, and of the paper's on a GPU."""
     scales = (
-        {"default": "train.yaml"} if DEVICE.type == "cpu" else {"default": "train.yaml", "paper": "paper_scale.yaml"}
+        {"default": "train.yaml"} if DEVICE.type == "cpu" else {"default": "train.yaml", "paper": "sizes/paper.yaml"}
     )
     results = []
     for scale, file in scales.items():

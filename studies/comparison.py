@@ -1,6 +1,6 @@
 """The data of the released comparison: ``PYTHONPATH=bundle python -m studies.comparison runs/comparison_data``.
 
-Written: ``datalist.json`` for ``run comparing`` and its scans, brain-extracted, at 1 mm.
+Written: ``datalist.json``, and ``t1.json`` with its T1w alone, for ``run comparing``, and their scans, brain-extracted, at 1 mm.
 
 - ``training``: the T1w of the people of ``healthy_split.json`` that train, and each of them as T2w, FLAIR and CT, which are made of
   the T1w by contrast curves: nobody here has a real healthy one;
@@ -53,7 +53,12 @@ def with_lesion(
     values = np.asarray(scan[0])
     brain = values > 0
     fluid = RandFluidAnomaly(
-        cell_size=100.0, percentile=(97.0, 99.9), velocity_scale=500.0, diffusivity_scale=1.0, num_times=(4, 10), taper=20.0
+        cell_size=100.0,
+        percentile=(97.0, 99.9),
+        velocity_scale=500.0,
+        diffusivity_scale=1.0,
+        num_times=(4, 10),
+        taper=20.0,
     )
     fluid.set_random_state(state=random)
     spread = np.asarray(fluid(MetaTensor(torch.from_numpy(brain[None].astype(np.float32)), affine=scan.affine))[0])
@@ -84,7 +89,9 @@ def write_comparison(folder: Path) -> Path:
             lists[section] += healthy
             if section == "training":
                 continue
-            wanted = [("t1", "t2", "flair", "ct")[number % 4]] if section == "validation" else ["t1", ("t2", "flair", "ct")[number % 3]]
+            wanted = [("t1", "t2", "flair", "ct")[number % 4]]
+            if section == "test":
+                wanted = ["t1", ("t2", "flair", "ct")[number % 3]]
             for modality in wanted if section == "test" or number < 6 else []:
                 ml = LESION_ML[0] * (LESION_ML[1] / LESION_ML[0]) ** random.uniform()
                 scan = read_volume(folder / f"{subject}_{modality}.nii.gz")
@@ -103,6 +110,8 @@ def write_comparison(folder: Path) -> Path:
         lists["test"].append({**{k: v for k, v in scan.items() if k != "anatomy"}, **files})
     datalist = folder / "datalist.json"
     datalist.write_text(json.dumps(lists, indent=1))
+    t1 = {section: [scan for scan in scans if scan["modality"] == "t1"] for section, scans in lists.items()}
+    (folder / "t1.json").write_text(json.dumps(t1, indent=1))
     return datalist
 
 

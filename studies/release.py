@@ -59,7 +59,7 @@ def release(run: Path, data: Path) -> None:
         "studies.training_data FOLDER` of the project makes their datalist. masks: registered, where traced masks reached the "
         "subject by a registration; the others had them by affines",
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "seed": ConfigParser.load_config_file(str(BUNDLE / "configs/released.yaml"))["seed"],
+        "seed": ConfigParser.load_config_file(str(BUNDLE / "configs/sizes/released.yaml"))["seed"],
         **known,
         "traced_masks": {
             "training": len(masks["training"]),

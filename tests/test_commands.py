@@ -47,8 +47,9 @@ def cohort(tmp_path_factory, sample_datalist) -> Path:
 
 def own_weights(trained: Path, voxel_size: float, threshold: str = "0.1") -> list:
     """Arguments of `inferring` and its kin for the weights of `trained`, which have no calibration."""
-    network = ["--checkpoint", trained / "model.pt", "--voxel_size", str(voxel_size), "--features", "[8,8,8,8]"]
-    return [*network, "--calibration", "False", "--threshold", threshold]
+    network = ["--checkpoint", trained / "model.pt", "--voxel_size", str(voxel_size)]
+    settings = {"features": [8, 8, 8, 8], "calibration": False}
+    return [*network, "--threshold", threshold, "--method_settings", str(settings)]
 
 
 def test_training_writes_weights_state_and_events(trained):
@@ -210,7 +211,7 @@ def test_the_mask_is_the_score_above_the_threshold(trained, cohort, tmp_path):
         masks[threshold] = mask.sum()
     assert masks["0.02"] > masks["0.1"]
     # A calibration of other weights is refused, and the error says what to do.
-    refused = own_weights(trained, 3.0)[:-4]
+    refused = [*own_weights(trained, 3.0)[:-1], "{'features':[8,8,8,8]}"]
     done = bundle_run("run", "inferring", *config("inference"), *arguments, *refused, check=False)
     assert done.returncode == 1 and "other weights" in done.stderr and "run calibrating" in done.stderr
 
@@ -227,16 +228,22 @@ def test_healthy_people_calibrate_the_score_and_pass_the_gate(trained, cohort, t
         scans.append({"subject": f"p{number}", "image": f"p{number}.nii.gz", "modality": "t1", "diseased": False})
     (tmp_path / "people.json").write_text(json.dumps({"test": scans[:4]}))
     (tmp_path / "next.json").write_text(json.dumps({"test": scans[4:]}))
-    weights = own_weights(trained, 3.0)[:-4]
+    weights = own_weights(trained, 3.0)[:4]
+    tiny = {"features": [8, 8, 8, 8]}
+    uncalibrated = ["--method_settings", str({**tiny, "calibration": False})]
     arguments = ["--input", tmp_path / "people.json", "--output_dir", tmp_path / "calibration", "--share", "0.8"]
-    bundle_run("run", "calibrating", *config("inference", "calibrate"), *arguments, *weights)
+    bundle_run("run", "calibrating", *config("inference", "calibrate"), *arguments, *weights, *uncalibrated)
     known = json.loads((tmp_path / "calibration/calibration.json").read_text())
     assert known["modalities"]["t1"]["people"] == 4 and known["about"]["promise"] == {
         "largest_ml": 5.0,
         "share": 0.8,
         "usual_ml": 1.0,
     }
-    calibrated = [*weights, "--calibration", tmp_path / "calibration/calibration.json"]
+    calibrated = [
+        *weights,
+        "--method_settings",
+        str({**tiny, "calibration": str(tmp_path / "calibration/calibration.json")}),
+    ]
     arguments = ["--input", tmp_path / "next.json", "--output_dir", tmp_path / "gate"]
     gate = [*config("inference", "gate"), *arguments, *calibrated, "--median_ml", "6.0", "--high_ml", "6.0"]
     bundle_run("run", "gating", *gate)
@@ -255,6 +262,7 @@ def test_healthy_people_calibrate_the_score_and_pass_the_gate(trained, cohort, t
         "--output_dir",
         tmp_path,
         *weights,
+        *uncalibrated,
         check=False,
     )
     assert done.returncode == 1 and "4 healthy people" in done.stderr and "19 are needed" in done.stderr
@@ -292,9 +300,9 @@ def test_judging_compares_scores_and_fillings(trained, cohort, tmp_path):
     rows = {row["subject"]: row for row in json.loads((tmp_path / "judged/cases.json").read_text())}
     bright, clean = rows["bright"], rows["healthy"]
     assert bright["true_ml"] == pytest.approx(64 * 27e-3) and clean["true_ml"] == 0.0
-    assert "auprc_hyper" not in clean and bright["false_ml"] <= bright["found_ml"]
-    assert set(bright) >= {f"auprc_{score}" for score in ("anomaly", "own_contrast", "matched", "plain")}
-    assert bright["auprc_hyper"] > 0.9 and rows["large"]["auprc_contralateral"] > 0.3 and bright["auprc_hypo"] < 0.1
+    assert "auprc_bright" not in clean and bright["false_ml"] <= bright["found_ml"]
+    assert set(bright) >= {f"auprc_{score}" for score in ("score", "bright", "dark", "contralateral")}
+    assert bright["auprc_bright"] > 0.9 and rows["large"]["auprc_contralateral"] > 0.3 and bright["auprc_dark"] < 0.1
     assert bright["psnr_mirror"] > bright["psnr_scan"] + 5.0  # the anatomy is symmetric
     similarity = pd.read_csv(tmp_path / "judged/similarity.csv")
     assert list(similarity[["one", "other"]].iloc[0]) == ["bright", "healthy"] and similarity["ssim"][0] > 0.8
@@ -320,13 +328,13 @@ def test_verify_and_export(trained, tmp_path):
         *files,
         "--input_shape",
         "[1,2,32,32,32]",
-        "--features",
-        "[8,8,8,8]",
+        "--method_settings",
+        "{'features':[8,8,8,8]}",
     )
     scripted = torch.jit.load(exported)
     assert scripted(torch.rand(1, 2, 32, 48, 32)).shape == (1, 2, 32, 48, 32)
     onnx = tmp_path / "model.onnx"
-    shape = ["--input_shape", "[1,2,32,48,32]", "--features", "[8,8,8,8]"]
+    shape = ["--input_shape", "[1,2,32,48,32]", "--method_settings", "{'features':[8,8,8,8]}"]
     bundle_run("onnx_export", "network_def", "--filepath", onnx, "--ckpt_file", trained / "model.pt", *files, *shape)
     image = torch.rand(1, 2, 32, 48, 32, generator=torch.Generator().manual_seed(0))
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, load
+from scripts.methods import Guest
 
 CONFIGS = ROOT / "bundle/configs"
 
@@ -73,7 +74,7 @@ def test_metadata_names_every_package_that_the_bundle_imports():
     ("kind", "names"),
     [
         ("train", ["train"]),
-        ("train", ["train", "paper_scale"]),
+        ("train", ["train", "sizes/paper"]),
         ("infer", ["inference"]),
         ("infer", ["inference", "gate"]),
         ("infer", ["inference", "calibrate"]),
@@ -104,19 +105,21 @@ def test_the_shipped_weights_are_the_listed_ones_and_the_default():
     weights = ROOT / "bundle/models/model.pt"
     listed = json.loads((ROOT / "bundle/docs/training_data.json").read_text())
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == listed["sha256"] and weights.stat().st_size < 20e6
-    inference, released = parse("inference"), parse("train", "released", output_dir="unused")
+    inference, released = parse("guest", "methods/una"), parse("train", "sizes/released", output_dir="unused")
     for key in ("fold", "features", "voxel_size"):
         assert inference.get_parsed_content(key) == released.get_parsed_content(key)
-    network = inference.get_parsed_content("network")  # loads them
+    network = Guest("una").method  # loads them
     assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_reference_of_every_config_resolves(path):
-    base = dict.fromkeys(["multi_gpu_train", "evaluate", "demo", "paper_scale", "released"], "train")
-    base |= dict.fromkeys(["judge", "gate", "calibrate"], "inference")
-    name = base.get(path.stem, "train" if path.stem.startswith("ablation") else path.stem)
-    parser = parse(*dict.fromkeys([name, path.stem]))
+    base = dict.fromkeys(["multi_gpu_train", "evaluate", "demo", "paper", "released"], "train")
+    base |= {"judge": "inference", "gate": "inference", "calibrate": "inference", "toy": "compare"}
+    if path.parent.name == "methods":
+        parser = Guest(path.stem).parser
+    else:
+        parser = parse(*dict.fromkeys([base.get(path.stem, path.stem), str(path.relative_to(CONFIGS).with_suffix(""))]))
     text = json.dumps(parser.get(), default=str)
     for reference in set(re.findall(r"[@%]([A-Za-z_]\w*(?:::\w+)*)", text)):
         assert reference in parser, f"{path.name} refers to '{reference}', which nothing defines"
@@ -126,7 +129,7 @@ def test_every_reference_of_every_config_resolves(path):
 
 
 def test_paper_scale_has_the_papers_numbers():
-    parser = parse("train", "paper_scale", output_dir="unused", datalist="unused")
+    parser = parse("train", "sizes/paper", output_dir="unused", datalist="unused")
     get = parser.get_parsed_content
     assert get("patch_size") == [160] * 3 and get("batch_size") == 4 and get("voxel_size") == 1.0
     assert get("iterations") == 400_000 and get("learning_rate_drop") == 300_000 and get("learning_rate") == 1e-4
@@ -162,18 +165,18 @@ def test_two_step_learning_rate(train_config):
 
 
 def test_ablations_change_what_they_say(sample_datalist):
-    def sample(*names):
+    def sample(name):
         overrides = {**SMALL, "datalist": str(sample_datalist), "output_dir": "unused"}
-        return parse("train", *names, **overrides)
+        return parse("train", **overrides, **Guest(name)["train_settings"])
 
-    assert sample("ablation_no_fluid").get_parsed_content("fluid").transform.num_times == [1, 1]
+    assert sample("una_no_fluid").get_parsed_content("fluid").transform.num_times == [1, 1]
     traced = {"traced_masks": ["any.nii"]}
-    noise = parse("train", "ablation_noise_seeds", **traced).get_parsed_content("fluid").transform
+    noise = parse("train", **traced, **Guest("una_noise_seeds")["train_settings"]).get_parsed_content("fluid").transform
     for _ in range(20):
         noise.randomize()
         assert noise._mask is None
-    assert sample("ablation_no_contrast").get_parsed_content("loss").lambda_contrast == 0
-    mirrorless = sample("ablation_no_mirror")
+    assert sample("una_no_contrast").get_parsed_content("loss").lambda_contrast == 0
+    mirrorless = sample("una_no_mirror")
     batch = {
         key: torch.rand(1, 1, 32, 32, 32)
         for key in ("healthy", "intact", "anomaly", "attention", "mirrored_anomaly", "image", "mirrored", "brain")
@@ -181,6 +184,7 @@ def test_ablations_change_what_they_say(sample_datalist):
     inputs, _ = mirrorless.get_parsed_content("prepare_batch")({**batch, "diseased": torch.zeros(1)})
     assert torch.equal(inputs, batch["image"])
     assert mirrorless.get_parsed_content("network_def").eval()(inputs).shape == (1, 2, 32, 32, 32)
+    assert Guest("una_no_mirror")["method"].input_keys == ("scan",)
 
 
 def test_loads_as_a_monai_workflow(tmp_path, sample_datalist):
@@ -208,7 +212,8 @@ def test_loads_from_a_bundle_folder(tmp_path):
 
 def test_transforms_import_from_another_project(tmp_path):
     code = (
-        "import torch, una.fluid as fluid, una.appearance, una.symmetry, una.learning, una.detection, una.data, una.deformation\n"
+        "import torch, una.fluid as fluid, una.appearance, una.symmetry, una.learning, una.residual\n"
+        "import una.methods, una.evaluation, una.slices, una.data, una.deformation\n"
         "a = fluid.RandFluidAnomalyd(keys='brain', cell_size=20.0).set_random_state(0)({'brain': torch.ones(1, 24, 24, 24)})\n"
         "print(float(a['anomaly'].max()))"
     )

@@ -24,10 +24,10 @@ def files(tmp_path):
 
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_commands_fail_in_one_line(every, files):
-    network = ["--features", "[8,8,8,8]"]
-    unet = from_config("inference.yaml", "network_def", {"features": [8, 8, 8, 8]})
+    network = ["--method_settings", "{'features':[8,8,8,8],'calibration':False}"]
+    unet = from_config("train.yaml", "network_def", {"features": [8, 8, 8, 8]})
     torch.save(unet.state_dict(), files / "good.pt")
-    infer = ["run", "inferring", *config("inference"), "--output_dir", files / "out", "--calibration", "False"]
+    infer = ["run", "inferring", *config("inference"), "--output_dir", files / "out"]
     cases = [
         (
             ["run", "training", *config("train"), "--iteration", "5"],
@@ -53,7 +53,10 @@ def test_commands_fail_in_one_line(every, files):
             [*infer, "--input", files / "absent.nii", "--checkpoint", files / "good.pt", *network],
             "absent.nii does not exist",
         ),
-        ([*infer, "--input", files, "--checkpoint", files / "absent.pt"], "no weights at .*absent.pt; train first"),
+        (
+            [*infer, "--input", files, "--checkpoint", files / "absent.pt"],
+            "no weights at .*absent.pt; train the method",
+        ),
         (
             [*infer, "--input", files, "--checkpoint", files / "good.pt", *network],
             "constant.nii.gz has almost no different values",
@@ -101,11 +104,11 @@ def test_weights_load_safely(files):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--threshold", "high"], "--threshold 'high' is a text; the config has a number there, 1.0"),
-        (["--threshold=0,5"], r"--threshold \(0, 5\) is a list; the config has a number"),
-        (["--features", "32"], "--features 32 is a number; the config has a list"),
+        (["--smoothing", "high"], "--smoothing 'high' is a text; the config has a number there, 2.0"),
+        (["--smoothing=0,5"], r"--smoothing \(0, 5\) is a list; the config has a number"),
+        (["--method_settings", "32"], "--method_settings 32 is a number; the config has a dictionary"),
         (["--bias_correction", "1"], "--bias_correction 1 is a number; the config has True or False there, False"),
-        (["--fold", "2.5"], "--fold 2.5 is no whole number"),
+        (["--method", "7"], "--method 7 is a number; the config has a text"),
         (["--output_dir", "7"], "--output_dir 7 is a number; the config has a text"),
         (["--treshold", "2"], "the key 'treshold'; did you mean 'threshold'"),
         (["--amp", "false"], "write --amp False"),
@@ -127,16 +130,23 @@ def test_values_of_another_type_are_refused_before_anything_runs(words, message,
 
 def test_values_of_the_right_type_pass(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    words = ["--threshold", "2", "--input", "a.nii", "--calibration", "False", "--modality", "t2", "--amp", "False"]
+    words = [
+        "--threshold",
+        "2",
+        "--input",
+        "a.nii",
+        "--method_settings",
+        "{'calibration':False}",
+        "--modality",
+        "t2",
+        "--amp",
+        "False",
+    ]
     words += [
-        "--references",
-        "['expected']",
         "--min_volume_ml",
         "$0.1 * 2",
         "--smoothing",
         "0.0",
-        "--weighed_modalities",
-        "[]",
     ]
     check_command_line(["monai.bundle", "run", "inferring", *map(str, config("inference")), *words])
 

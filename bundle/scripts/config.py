@@ -53,6 +53,8 @@ def method_files(name: str) -> list[str]:
     """
     file = CONFIGS / "methods" / f"{name}.yaml" if not str(name).endswith((".yaml", ".json")) else Path(name).absolute()
     if not file.is_file():
-        raise InputError(f"there is no method '{name}'; the methods are {', '.join(method_names())}, or a YAML file of your own")
+        raise InputError(
+            f"there is no method '{name}'; the methods are {', '.join(method_names())}, or a YAML file of your own"
+        )
     base = ConfigParser.load_config_file(str(file)).get("extends")
     return [*(method_files(base) if base else []), str(file)]

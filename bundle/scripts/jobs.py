@@ -23,7 +23,7 @@ def my_share(items: Iterable[Any]) -> list[Any]:
 
 
 def reason(error: Exception) -> str:
-    """What to say of a failure in a summary: the text of an `InputError`, which explains itself, or the first line of the cause of any other error."""
+    """What to say of a failure: the text of an `InputError`, which explains itself, or the first line of another cause."""
     if own := input_error(error):
         return str(own)
     cause = error

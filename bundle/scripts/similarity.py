@@ -32,5 +32,10 @@ def ssim_map(one: torch.Tensor, other: torch.Tensor, window: int, sigma: float) 
     """
     volumes = [pad(v[None], (window // 2,) * 6, mode="replicate") for v in (one, other)]
     return compute_ssim_and_cs(
-        *volumes, spatial_dims=3, kernel_size=(window,) * 3, kernel_sigma=(sigma,) * 3, data_range=1.0, kernel_type="gaussian"
+        *volumes,
+        spatial_dims=3,
+        kernel_size=(window,) * 3,
+        kernel_sigma=(sigma,) * 3,
+        data_range=1.0,
+        kernel_type="gaussian",
     )[0][0]

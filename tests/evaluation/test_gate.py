@@ -8,9 +8,18 @@ import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
-from scripts.detection import AnomalyScored, LesionMask, SmoothScore, load_calibration
 from scripts.errors import InputError
-from scripts.evaluation import ConformalLimit, HealthyGate, findings, gate_summary, lowest_limit, split_conformal
+from scripts.evaluation import (
+    HealthyGate,
+    LesionMask,
+    SmoothScore,
+    findings,
+    gate_summary,
+    lowest_limit,
+    split_conformal,
+)
+from scripts.methods import ConformalLimit
+from scripts.residual import AnomalyScored, load_calibration
 
 
 def test_a_finding_is_described_by_volume_place_and_tissue(omega):
@@ -89,11 +98,11 @@ def run_through(handler, cases):
     engine.state.batch = engine.state.output = None
 
     def step(engine, batch):
-        engine.state.output = [{}]
-        return [{}]
+        engine.state.output = {}
+        return {}
 
     engine._process_function = step
-    engine.run([[c] for c in cases], max_epochs=1)
+    engine.run(cases, max_epochs=1)
 
 
 def test_calibrating_writes_what_the_score_needs(omega, tmp_path):
@@ -112,11 +121,11 @@ def test_calibrating_writes_what_the_score_needs(omega, tmp_path):
     known = content["modalities"]["t1"]
     assert known["people"] == 6 and known["limit"] == pytest.approx(known["limits"][-1], abs=1e-3)
     calibration = load_calibration(tmp_path / "calibration.json", weights)
-    fresh = AnomalyScored(score.keys, calibration=calibration)(with_intact(77))["anomaly"]
+    fresh = AnomalyScored(score.keys, calibration=calibration)(with_intact(77))["score"]
     assert float(LesionMask(1.0, 0.0)(SmoothScore(1.0)(fresh)).sum()) / 1000 <= 0.15  # of a person who comes next
     blob = torch.zeros(omega.shape)
     blob[:, 15:22, 15:22, 15:22] = 0.3
-    found = AnomalyScored(score.keys, calibration=calibration)(with_intact(78, blob))["anomaly"]
+    found = AnomalyScored(score.keys, calibration=calibration)(with_intact(78, blob))["score"]
     assert float(LesionMask(1.0, 0.0)(SmoothScore(1.0)(found)).sum()) > 250
 
 
@@ -125,7 +134,7 @@ def test_the_gate_writes_its_tables_and_says_what_was_missed(omega, tmp_path):
     for seed, size in enumerate((0, 0, 9)):
         lesion = torch.zeros(omega.shape)
         lesion[:, 12 : 12 + size, 12 : 12 + size, 12 : 12 + size] = 1.0
-        extra = {"lesion": MetaTensor(lesion, affine=omega.affine), "anomaly": MetaTensor(lesion, affine=omega.affine)}
+        extra = {"lesion": MetaTensor(lesion, affine=omega.affine), "score": MetaTensor(lesion, affine=omega.affine)}
         cases.append(
             {
                 **case(omega, 0.02, seed),

@@ -4,8 +4,8 @@ import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import list_data_collate
-from scripts.detection import region_errors
 from scripts.errors import InputError
+from scripts.evaluation import region_errors
 from scripts.learning import MixedPrecisionInferer, TrainingCheckpoint
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import nibabel as nib
 
 from ..errors import InputError
-from ..preprocessing import template_displacement
 from ..jobs import my_share, reason, run_jobs
+from ..preprocessing import template_displacement
 from ..saving import whole_file, write_whole
 from .datalist import load_datalist
 from .sample_subject import write_sample_subject

@@ -90,7 +90,9 @@ def write_scores(guest: Guest, cases: Iterable[Mapping[str, Any]], folder: str |
         save_volume(found["score"], folder / f"{case['subject']}_score.nii.gz", np.float32)
         if "pred_healthy" in found:
             save_volume(found["pred_healthy"], folder / f"{case['subject']}_healthy.nii.gz", np.float32)
-        write_whole(about, json.dumps({**guest.about, "seconds": round(seconds, 3), "machine": platform.processor()}, indent=1))
+        write_whole(
+            about, json.dumps({**guest.about, "seconds": round(seconds, 3), "machine": platform.processor()}, indent=1)
+        )
 
 
 class Comparison:
@@ -154,7 +156,9 @@ class Comparison:
                 write_whole(self.output_dir / "scores" / name / "failure.txt", traceback.format_exc())
                 print(f"left out: {name}: {self.failures[name]}", flush=True)
         if not done:
-            raise InputError(f"no method could be judged: {'; '.join(f'{n}: {why}' for n, why in self.failures.items())}")
+            raise InputError(
+                f"no method could be judged: {'; '.join(f'{n}: {why}' for n, why in self.failures.items())}"
+            )
         self._write(done)
 
     def finish(self) -> None:
@@ -164,7 +168,9 @@ class Comparison:
         """
         if self.failures:
             named = "; ".join(f"{name}: {why}" for name, why in self.failures.items())
-            raise InputError(f"{len(self.failures)} of {len(self.guests)} methods failed (the others are done): {named}")
+            raise InputError(
+                f"{len(self.failures)} of {len(self.guests)} methods failed (the others are done): {named}"
+            )
 
     # ------------------------------------------------------------------ one method
 
@@ -194,7 +200,9 @@ class Comparison:
             "digest": digest,
             "about": dict(about),
             "rows": rows,
-            "pooled": voxel_metrics(pooled) | {"auprc_raw": voxel_metrics(raw_pooled)["auprc"]} if pooled[0].any() else {},
+            "pooled": voxel_metrics(pooled) | {"auprc_raw": voxel_metrics(raw_pooled)["auprc"]}
+            if pooled[0].any()
+            else {},
             "curve": _curve(pooled) if pooled[0].any() else [],
             "thresholds": {label: getattr(rule, "thresholds", {}) for label, rule in thresholds.items()},
             "supervision": {label: rule.supervision for label, rule in thresholds.items()},
@@ -224,8 +232,13 @@ class Comparison:
             grid = MetaTensor(torch.zeros((1, *kept["brain"].shape)), affine=torch.from_numpy(kept["affine"]))
             return grid, kept["brain"], kept["truth"]
         original = case["original"]
-        truth = MetaTensor(true_lesion(self.entries[case["subject"]], original).float().as_subclass(torch.Tensor), affine=original.affine)
-        brain = ResampleToMatch(mode="nearest", padding_mode="zeros", dtype=torch.float32)(case["brain"].float(), img_dst=original)
+        truth = MetaTensor(
+            true_lesion(self.entries[case["subject"]], original).float().as_subclass(torch.Tensor),
+            affine=original.affine,
+        )
+        brain = ResampleToMatch(mode="nearest", padding_mode="zeros", dtype=torch.float32)(
+            case["brain"].float(), img_dst=original
+        )
         crop = CropForeground(margin=2, allow_smaller=True)
         box = crop.compute_bounding_box((brain + truth) > 0)
         brain, truth = (crop.crop_pad(volume, *box) for volume in (brain, truth))
@@ -241,11 +254,17 @@ class Comparison:
         grid, brain, truth = self._ground(case)
         restore = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)
         counts, raw_counts = (
-            count_voxels(np.asarray(restore(values, img_dst=grid)[0]).clip(min=0.0), truth, brain) for values in (score, raw)
+            count_voxels(np.asarray(restore(values, img_dst=grid)[0]).clip(min=0.0), truth, brain)
+            for values in (score, raw)
         )
         record = Record(case["subject"], str(case["modality"]), bool(truth.any()), counts)
         if validation and not record.diseased:
-            volumes = {getattr(rule, key) for rule in self.rules.values() for key in ("largest_ml", "usual_ml") if hasattr(rule, key)}
+            volumes = {
+                getattr(rule, key)
+                for rule in self.rules.values()
+                for key in ("largest_ml", "usual_ml")
+                if hasattr(rule, key)
+            }
             record.limits = {ml: lowest_limit(score, ml, self.postprocessing.min_volume_ml) for ml in volumes}
         return record, raw_counts, score
 
@@ -266,7 +285,9 @@ class Comparison:
             "diseased": record.diseased,
             "true_ml": float(truth.sum()) * voxel_ml(grid),
             "scan_score": _top_mean(record.counts),
-            "seconds": json.loads((self.output_dir / "scores" / name / f"{record.subject}.json").read_text())["seconds"],
+            "seconds": json.loads((self.output_dir / "scores" / name / f"{record.subject}.json").read_text())[
+                "seconds"
+            ],
         }
         if record.diseased:
             row |= voxel_metrics(record.counts) | {"auprc_raw": voxel_metrics(raw)["auprc"]}
@@ -283,14 +304,19 @@ class Comparison:
     def _write(self, done: Mapping[str, Mapping[str, Any]]) -> None:
         cases = pd.DataFrame([row for judged in done.values() for row in judged["rows"]])
         cases["size"] = [_size(ml) if sick else "healthy" for ml, sick in zip(cases["true_ml"], cases["diseased"])]
-        summary = pd.DataFrame([self._summary(name, judged, cases[cases["method"] == name]) for name, judged in done.items()])
+        summary = pd.DataFrame(
+            [self._summary(name, judged, cases[cases["method"] == name]) for name, judged in done.items()]
+        )
         summary = summary.sort_values("auprc", ascending=False)
         sick = cases[cases["diseased"]]
         measures = ["auprc", "best_dice", f"dice_{self.primary}", f"sensitivity_{self.primary}"]
         measures = [name for name in measures if name in sick]
         strata = pd.concat(
             [
-                sick.groupby(["method", by])[measures].mean().rename_axis(["method", "stratum"]).assign(scans=sick.groupby(["method", by]).size())
+                sick.groupby(["method", by])[measures]
+                .mean()
+                .rename_axis(["method", "stratum"])
+                .assign(scans=sick.groupby(["method", by]).size())
                 for by in ("size", "modality")
             ]
         )
@@ -307,7 +333,17 @@ class Comparison:
             **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
         }
         write_whole(self.output_dir / "comparison.json", json.dumps(content))
-        shown = ["method", "auprc", "auprc_low", "auprc_high", "auprc_pooled", "auroc", f"dice_{self.primary}", "healthy_ml", "seconds"]
+        shown = [
+            "method",
+            "auprc",
+            "auprc_low",
+            "auprc_high",
+            "auprc_pooled",
+            "auroc",
+            f"dice_{self.primary}",
+            "healthy_ml",
+            "seconds",
+        ]
         print(summary[[key for key in shown if key in summary]].round(3).to_string(index=False), flush=True)
 
     def _summary(self, name: str, judged: Mapping[str, Any], cases: pd.DataFrame) -> dict[str, Any]:
@@ -321,7 +357,11 @@ class Comparison:
             "auprc_low": low,
             "auprc_high": high,
             "auprc_raw": sick["auprc_raw"].mean(),
-            **{f"{key}_pooled": value for key, value in judged["pooled"].items() if key in ("auprc", "auroc", "auprc_raw")},
+            **{
+                f"{key}_pooled": value
+                for key, value in judged["pooled"].items()
+                if key in ("auprc", "auroc", "auprc_raw")
+            },
             **{key: sick[key].mean() for key in ("auroc", "pro", "best_dice")},
             "scan_auroc": _scan_auroc(cases),
             "seconds": cases["seconds"].mean(),
@@ -348,7 +388,11 @@ def _top_mean(counts: np.ndarray) -> float:
 
 def _scan_auroc(cases: pd.DataFrame) -> float:
     """How well the scan's own score tells diseased scans from healthy ones; not a number where one kind is missing."""
-    return float(roc_auc_score(cases["diseased"], cases["scan_score"])) if cases["diseased"].nunique() == 2 else float("nan")
+    return (
+        float(roc_auc_score(cases["diseased"], cases["scan_score"]))
+        if cases["diseased"].nunique() == 2
+        else float("nan")
+    )
 
 
 def _curve(counts: np.ndarray) -> list[list[float]]:

@@ -45,7 +45,9 @@ def region_errors(
     regions = {"F": brain, "H": brain & ~lesion, "D": brain & lesion}
     peak = healthy.max()
     full_ssim = (
-        ssim_map(pred, healthy, SSIM_WINDOW, SSIM_SIGMA) if any(c.startswith("SSIM") and c.endswith("region") for c in columns) else None
+        ssim_map(pred, healthy, SSIM_WINDOW, SSIM_SIGMA)
+        if any(c.startswith("SSIM") and c.endswith("region") for c in columns)
+        else None
     )
 
     def value(column: str) -> torch.Tensor:
@@ -55,7 +57,9 @@ def region_errors(
             return pred.new_tensor(float("nan"))
         if measure == "SSIM":
             return (
-                full_ssim[region].mean() if average == "region" else ssim_map(pred * region, healthy * region, SSIM_WINDOW, SSIM_SIGMA).mean()
+                full_ssim[region].mean()
+                if average == "region"
+                else ssim_map(pred * region, healthy * region, SSIM_WINDOW, SSIM_SIGMA).mean()
             )
         error = (pred - healthy)[region]
         count = region.sum() if average == "region" else region.numel()

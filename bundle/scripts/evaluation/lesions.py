@@ -31,7 +31,9 @@ def mask_metrics(found: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...
         return said
     pair = [torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (found, truth)]
     dice, _ = DiceHelper(include_background=False, num_classes=2)(*pair)
-    (true_parts, true_number), (found_parts, found_number) = (ndimage.label(mask, NEIGHBOURS) for mask in (truth, found))
+    (true_parts, true_number), (found_parts, found_number) = (
+        ndimage.label(mask, NEIGHBOURS) for mask in (truth, found)
+    )
     hit = len(np.unique(true_parts[found & truth]))
     right = len(np.unique(found_parts[found & truth]))
     sensitivity, precision = hit / true_number, right / found_number if found_number else 0.0

@@ -21,7 +21,12 @@ def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int =
     if len(values) < 2:
         return float("nan"), float("nan")
     found = stats.bootstrap(
-        (values,), np.mean, confidence_level=level, n_resamples=resamples, method="percentile", rng=np.random.default_rng(0)
+        (values,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(0),
     ).confidence_interval
     return float(found.low), float(found.high)
 
@@ -55,7 +60,15 @@ def paired_tests(table: pd.DataFrame) -> pd.DataFrame:
             pair = table[[one, other]].dropna()
             apart = (pair[one] - pair[other]).to_numpy()
             p = float(stats.wilcoxon(apart).pvalue) if len(apart) and np.any(apart != 0) else 1.0
-            rows.append({"one": one, "other": other, "scans": len(pair), "difference": float(apart.mean()) if len(apart) else 0.0, "p": p})
+            rows.append(
+                {
+                    "one": one,
+                    "other": other,
+                    "scans": len(pair),
+                    "difference": float(apart.mean()) if len(apart) else 0.0,
+                    "p": p,
+                }
+            )
     found = pd.DataFrame(rows, columns=["one", "other", "scans", "difference", "p"])
     found["p_holm"] = holm(found["p"].to_numpy())
     return found

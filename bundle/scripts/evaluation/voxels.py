@@ -8,8 +8,8 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 __all__ = ["LEVELS", "count_voxels", "precision_recall", "quantile", "voxel_metrics"]
 
-# A score is rounded to half precision, 11 bits of its leading digits. The bits of half precision numbers that are not negative, read
-# as integers, are in the order of the numbers: each of them is a level.
+# A score is rounded to half precision, 11 bits of its leading digits. The bits of half precision numbers that are not negative,
+# read as integers, are in the order of the numbers: each of them is a level.
 LEVELS = np.arange(int(np.float16(np.inf).view(np.uint16)), dtype=np.uint16).view(np.float16).astype(np.float64)
 LESION, OTHER, REGION = range(3)
 PRO_LIMIT = 0.3  # false positive rate up to which the PRO curve counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -119,7 +120,7 @@ class PartialDiffusionInferer(Inferer):
         first = torch.full((len(code),), int(times[0]), device=code.device, dtype=torch.long)
         noisy = self.scheduler.add_noise(original_samples=code, noise=noise, timesteps=first)
         alphas = self.scheduler.alphas_cumprod.to(code.device)
-        for now, after in zip(times[:-1], times[1:]):
+        for now, after in pairwise(times):
             predicted = model(noisy, timesteps=torch.full((len(code),), int(now), device=code.device, dtype=torch.long))
             clean = (noisy - (1 - alphas[now]).sqrt() * predicted) / alphas[now].sqrt()
             # The last step ends in the clean image itself.

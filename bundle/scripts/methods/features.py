@@ -104,7 +104,9 @@ class PatchCore(Method):
 
     def maps(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
         if self.bank is None:
-            raise InputError("this PatchCore has no bank of healthy features; fit it (run training), or name its --checkpoint")
+            raise InputError(
+                "this PatchCore has no bank of healthy features; fit it (run training), or name its --checkpoint"
+            )
         scan = convert_to_tensor(case["scan"], track_meta=False).float()
         pieces, index = self.slicer.cut(scan, case["brain"])
         found = []

@@ -36,7 +36,9 @@ class Guest:
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:
         self.name = Path(name).stem
-        self.parser = parse(["guest.yaml", *method_files(name)], {k: v for k, v in (settings or {}).items() if v is not None})
+        self.parser = parse(
+            ["guest.yaml", *method_files(name)], {k: v for k, v in (settings or {}).items() if v is not None}
+        )
         self._method: Method | None = None
 
     def __getitem__(self, key: str) -> Any:
@@ -52,7 +54,9 @@ class Guest:
 
     @property
     def about(self) -> dict[str, Any]:
-        config = {key: value for key, value in self.parser.get().items() if key not in ("output_dir", "cache_dir", "device")}
+        config = {
+            key: value for key, value in self.parser.get().items() if key not in ("output_dir", "cache_dir", "device")
+        }
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         checkpoint, weights = self["checkpoint"], None
         if checkpoint is not None and Path(checkpoint).is_file():

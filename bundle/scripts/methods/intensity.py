@@ -70,7 +70,9 @@ class GaussianAtlas(Method):
         sees: see `Method`.
     """
 
-    def __init__(self, grid: Sequence[int], smoothing: float, least: float, sees: Sequence[str] = ("healthy scans",)) -> None:
+    def __init__(
+        self, grid: Sequence[int], smoothing: float, least: float, sees: Sequence[str] = ("healthy scans",)
+    ) -> None:
         super().__init__(sees)
         self.grid = tuple(grid)
         self.smoothing = smoothing

@@ -61,7 +61,9 @@ class Method(torch.nn.Module):
             found = self.maps(given)
         values = convert_to_tensor(found["score"], track_meta=False).float().cpu()
         if not torch.isfinite(values).all():
-            raise InputError(f"the score of {type(self).__name__} is not finite; its weights or its training are damaged")
+            raise InputError(
+                f"the score of {type(self).__name__} is not finite; its weights or its training are damaged"
+            )
         inside = convert_to_tensor(case["brain"], track_meta=False).cpu() > 0
         found["score"] = MetaTensor(values.clamp(min=0.0) * inside, affine=case["scan"].affine)
         return found

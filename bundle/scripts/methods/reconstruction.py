@@ -62,7 +62,9 @@ class _Networked(Method):
         found = []
         for batch in pieces.split(self.batch_size):
             result = self.inferer(batch.to(device), self.network)
-            found.append(convert_to_tensor(result[0] if isinstance(result, (tuple, list)) else result, track_meta=False).cpu())
+            found.append(
+                convert_to_tensor(result[0] if isinstance(result, (tuple, list)) else result, track_meta=False).cpu()
+            )
         return self.slicer.stack(torch.cat(found).float(), index, scan.shape[1:])
 
 
@@ -87,7 +89,9 @@ class Reconstruction(_Networked):
     def maps(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
         meta = dict(case["scan"].meta)
         predictions = self.predict(case)
-        named = {name: MetaTensor(values[None], meta=meta) for name, values in zip(self.outputs, predictions, strict=True)}
+        named = {
+            name: MetaTensor(values[None], meta=meta) for name, values in zip(self.outputs, predictions, strict=True)
+        }
         scored = self.residual({**case, **named})
         return {key: value for key, value in scored.items() if key not in case}
 

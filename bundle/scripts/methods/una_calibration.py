@@ -67,9 +67,7 @@ class ConformalLimit:
             return
         healthy, brain, found = case["pred_healthy"], case["brain"], self.score.differences(case)
         person = {"healthy": healthy.cpu().half(), "brain": brain.cpu().half()}
-        person["differences"] = {
-            key: convert_to_tensor(v, track_meta=False).cpu().half() for key, v in found.items()
-        }
+        person["differences"] = {key: convert_to_tensor(v, track_meta=False).cpu().half() for key, v in found.items()}
         if case["modality"] not in self.score.weighed:
             person["sums"] = {key: UsualError.sums(values, healthy, brain) for key, values in found.items()}
         self.people[case["modality"]].append(person)

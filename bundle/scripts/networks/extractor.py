@@ -49,7 +49,9 @@ class FeatureExtractor(nn.Module):
                 state = torch.load(weights, map_location="cpu", weights_only=True)
                 self.network.load_state_dict(state)
             except Exception as error:
-                raise InputError(f"{weights} holds no weights of EfficientNet-Lite0; {INSTALL}, or name another file") from error
+                raise InputError(
+                    f"{weights} holds no weights of EfficientNet-Lite0; {INSTALL}, or name another file"
+                ) from error
         self.blocks = tuple(blocks)
         self.scale = scale
         for name, values in {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.items():

@@ -30,6 +30,8 @@ class StudentTeacher(nn.Module):
         for module in self.student.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.1  # the extractor's .01 needs more steps than a short training has
         self.teacher = teacher.requires_grad_(False)
 
     def train(self, mode: bool = True) -> StudentTeacher:
@@ -42,7 +44,10 @@ class StudentTeacher(nn.Module):
             taught = self.teacher(image)
         levels = [
             interpolate(
-                1.0 - cosine_similarity(said, heard, dim=1)[:, None], image.shape[2:], mode="bilinear", align_corners=False
+                1.0 - cosine_similarity(said, heard, dim=1)[:, None],
+                image.shape[2:],
+                mode="bilinear",
+                align_corners=False,
             )
             for said, heard in zip(self.student(image), taught, strict=True)
         ]

@@ -17,11 +17,11 @@ from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
 
 from ..errors import InputError
+from ..jobs import my_share, reason, run_jobs
 from ..saving import save_volume, write_whole
 from ..symmetry import estimate_mirror, mid_plane_reflection, symmetry
 from ..volumes import read_volume
 from .coregister import moved_onto, rigid_registration
-from ..jobs import my_share, reason, run_jobs
 from .names import COMPANIONS
 from .sources import Scan, find_subjects
 from .tissues import tissue_labels

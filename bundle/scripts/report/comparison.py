@@ -1,4 +1,4 @@
-"""The page of a comparison of methods: it reads the tables and maps that `scripts.evaluation.Comparison` wrote, and nothing else."""
+"""The page of a comparison of methods: it reads what `scripts.evaluation.Comparison` wrote, and nothing else."""
 
 from __future__ import annotations
 
@@ -46,7 +46,13 @@ def _ranking(summary: pd.DataFrame, titles: Mapping[str, str]) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(7.5, 0.33 * len(summary) + 1.0))
     shown = summary[::-1]
     error = np.abs(np.stack([shown["auprc"] - shown["auprc_low"], shown["auprc_high"] - shown["auprc"]]))
-    axes.barh([titles[name] for name in shown["method"]], shown["auprc"], xerr=np.nan_to_num(error), color="#4a6fa5", ecolor="0.35")
+    axes.barh(
+        [titles[name] for name in shown["method"]],
+        shown["auprc"],
+        xerr=np.nan_to_num(error),
+        color="#4a6fa5",
+        ecolor="0.35",
+    )
     axes.set_xlabel("average precision per scan, mean and 95 % interval")
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -59,7 +65,13 @@ def _curves(methods: Mapping[str, Any], order: Sequence[str], titles: Mapping[st
         curve = np.array(methods[name]["curve"])
         if len(curve):
             axes.plot(*curve.T, label=titles[name], color=plt.cm.tab20(number % 20), linewidth=1.4)
-    axes.set(xlabel="recall", ylabel="precision", title="all voxels of all diseased and healthy test scans", xlim=(0, 1), ylim=(0, 1))
+    axes.set(
+        xlabel="recall",
+        ylabel="precision",
+        title="all voxels of all diseased and healthy test scans",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -70,8 +82,21 @@ def _sizes(cases: pd.DataFrame, order: Sequence[str], titles: Mapping[str, str],
     sick = cases[cases["diseased"]]
     for number, name in enumerate(order):
         own = sick[sick["method"] == name].sort_values("true_ml")
-        axes.plot(own["true_ml"], own[f"dice_{primary}"], "o-", markersize=3, linewidth=0.7, color=plt.cm.tab20(number % 20), label=titles[name])
-    axes.set(xscale="log", xlabel="true volume, ml", ylabel=f"Dice at the threshold '{primary.replace('_', ' ')}'", ylim=(0, 1))
+        axes.plot(
+            own["true_ml"],
+            own[f"dice_{primary}"],
+            "o-",
+            markersize=3,
+            linewidth=0.7,
+            color=plt.cm.tab20(number % 20),
+            label=titles[name],
+        )
+    axes.set(
+        xscale="log",
+        xlabel="true volume, ml",
+        ylabel=f"Dice at the threshold '{primary.replace('_', ' ')}'",
+        ylim=(0, 1),
+    )
     axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -117,26 +142,32 @@ def comparison_report(output_dir: str | Path, test: Iterable[Mapping[str, Any]],
         if len(volumes) < viewed:
             shown = {"scan": _volume(scan, affine, 1.0), "truth": _volume(truth, affine, 1.0)}
             for name, values in maps["score"].items():
-                shown[f"score of {titles[name]}"] = _volume(values, affine, float(np.percentile(values[values > 0], 99.8)) if (values > 0).any() else 1.0)
+                shown[f"score of {titles[name]}"] = _volume(
+                    values, affine, float(np.percentile(values[values > 0], 99.8)) if (values > 0).any() else 1.0
+                )
             for name, values in maps["healthy"].items():
                 shown[f"healthy by {titles[name]}"] = _volume(values, affine, 1.0)
             volumes.append({"name": about, "maps": shown})
-    page = Environment(autoescape=True).from_string(TEMPLATE.read_text()).render(
-        content=content,
-        summary=json.loads(summary.to_json(orient="records")),
-        strata=content["strata"],
-        tests=[row for row in content["tests"] if order[0] in (row["one"], row["other"])],
-        titles=titles,
-        primary=primary,
-        best=order[0],
-        figures={
-            "ranking": _embedded(_ranking(summary, titles)),
-            "curves": _embedded(_curves(content["methods"], order, titles)),
-            "sizes": _embedded(_sizes(tables["cases"], order, titles, primary)),
-        },
-        montages=montages,
-        volumes=json.dumps(volumes).replace("</", "<\\/"),
-        viewer=VIEWER.read_text().replace("</script", "<\\/script"),
+    page = (
+        Environment(autoescape=True)
+        .from_string(TEMPLATE.read_text())
+        .render(
+            content=content,
+            summary=json.loads(summary.to_json(orient="records")),
+            strata=content["strata"],
+            tests=[row for row in content["tests"] if order[0] in (row["one"], row["other"])],
+            titles=titles,
+            primary=primary,
+            best=order[0],
+            figures={
+                "ranking": _embedded(_ranking(summary, titles)),
+                "curves": _embedded(_curves(content["methods"], order, titles)),
+                "sizes": _embedded(_sizes(tables["cases"], order, titles, primary)),
+            },
+            montages=montages,
+            volumes=json.dumps(volumes).replace("</", "<\\/"),
+            viewer=VIEWER.read_text().replace("</script", "<\\/script"),
+        )
     )
     write_whole(output_dir / "report.html", page)
     print(f"the page of the comparison: {output_dir / 'report.html'}", flush=True)

@@ -16,8 +16,8 @@ from monai.utils import convert_to_tensor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ..appearance import ScaleToUnit
-from ..evaluation import LESION_THRESHOLD, psnr_in_lesion
 from ..errors import InputError
+from ..evaluation import LESION_THRESHOLD, psnr_in_lesion
 from ..fluid import RandFluidAnomaly
 from .figures import detection_figure, film_strip, loss_figure, sample_figure
 

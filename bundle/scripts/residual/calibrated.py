@@ -67,8 +67,8 @@ def load_calibration(path: str | Path | bool | None, weights: str | Path) -> Cal
     if not path:
         return None
     remedy = (
-        "run calibrating with your weights (see bundle/configs/calibrate.yaml), or set --calibration False and a --threshold of "
-        "your own"
+        "run calibrating with your weights (see bundle/configs/calibrate.yaml), or leave it out by --method_settings "
+        "\"{'calibration':False}\" with a --threshold of your own"
     )
     try:
         content = json.loads(Path(path).read_text())
@@ -161,8 +161,8 @@ class AnomalyScored(MapTransform):
             if self.calibration.references[modality] != self.references(modality):
                 raise InputError(
                     f"the calibration compares a {modality} with {', '.join(self.calibration.references[modality])}, not with "
-                    f"{', '.join(self.references(modality))}; run calibrating with these references, or set --calibration False "
-                    "and a --threshold of your own"
+                    f"{', '.join(self.references(modality))}; run calibrating with these references, or leave "
+                    "the calibration out, with a --threshold of your own"
                 )
             limit, usual = self.calibration.limit[modality], self.calibration.usual[modality]
             for key in usual:

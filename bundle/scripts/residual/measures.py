@@ -41,7 +41,8 @@ class Dissimilarity:
         windows: edges of the Gaussian windows, odd, voxels; the standard deviation is a seventh of the edge.
 
     References:
-        F. Behrendt et al., Diffusion Models with Ensembled Structure-Based Anomaly Scoring for Unsupervised Anomaly Detection, 2024.
+        F. Behrendt et al., Diffusion Models with Ensembled Structure-Based Anomaly Scoring for Unsupervised Anomaly
+        Detection, 2024.
     """
 
     def __init__(self, windows: Sequence[int] = (7,)) -> None:
@@ -49,8 +50,8 @@ class Dissimilarity:
 
     def __call__(self, scan: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
         healthy = healthy.mean(dim=0, keepdim=True)
-        similar = [ssim_map(scan, healthy, window, window / 7) for window in self.windows]
-        return (1.0 - torch.stack(similar).mean(dim=0)).clamp(0.0, 1.0)
+        unlike = [(1.0 - ssim_map(scan, healthy, window, window / 7)).clamp(0.0, 1.0) for window in self.windows]
+        return torch.stack(unlike).mean(dim=0)
 
 
 class Perceptual:
@@ -134,7 +135,8 @@ class Residuald(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         scan, brain, *healthy = (
-            convert_to_tensor(data[key], track_meta=False).float() for key in (self.image_key, self.brain_key, *self.keys)
+            convert_to_tensor(data[key], track_meta=False).float()
+            for key in (self.image_key, self.brain_key, *self.keys)
         )
         score = self.measure(scan, torch.cat(healthy), brain)
         return {**data, "score": MetaTensor(score, meta=dict(data[self.image_key].meta))}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.metrics import PSNRMetric, SSIMMetric
 from scipy.ndimage import gaussian_filter
-from scripts.detection import COLUMNS, RegionErrors, region_errors
+from scripts.evaluation import COLUMNS, RegionErrors, region_errors
 
 
 def reference_ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -7,18 +7,17 @@ import torch
 from monai.data import MetaTensor
 from scipy.ndimage import distance_transform_edt
 from scripts.appearance.blur import gaussian_blur
-from scripts.detection import (
+from scripts.errors import InputError
+from scripts.evaluation import LesionMask, SmoothScore
+from scripts.residual import (
     AnomalyScored,
     Calibration,
     FillLesion,
-    LesionMask,
-    SmoothScore,
     UsualError,
     difference,
     load_calibration,
     scan_error,
 )
-from scripts.errors import InputError
 from sklearn.metrics import average_precision_score
 
 
@@ -34,7 +33,7 @@ def test_score_is_the_difference_inside_the_brain():
     brain = torch.tensor([[[[1.0, 0.0, 1.0]]]])
     torch.testing.assert_close(difference(scan, healthy, brain), torch.tensor([[[[0.5, 0.0, 1.5]]]]))
     data = {"one": healthy, "other": scan, "scan": scan, "brain": brain}
-    torch.testing.assert_close(AnomalyScored("one")(data)["anomaly"], torch.tensor([[[[0.5, 0.0, 1.5]]]]))
+    torch.testing.assert_close(AnomalyScored("one")(data)["score"], torch.tensor([[[[0.5, 0.0, 1.5]]]]))
 
 
 def test_mask_cuts_and_drops_by_volume_in_ml():
@@ -120,7 +119,7 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
     inside, truth = brain.as_tensor() > 0, lesion[brain.as_tensor() > 0].numpy()
 
     def precision(known):
-        score = AnomalyScored("expected", calibration=known)(data)["anomaly"].as_tensor()
+        score = AnomalyScored("expected", calibration=known)(data)["score"].as_tensor()
         assert score.min() >= 0 and not score[~inside].any()
         return average_precision_score(truth, score[inside].numpy())
 
@@ -130,7 +129,7 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
     def mean_in_lesion(size: float) -> float:
         scan = healthy + size * lesion
         return float(
-            AnomalyScored("expected", calibration=calibration)({**data, "scan": scan})["anomaly"]
+            AnomalyScored("expected", calibration=calibration)({**data, "scan": scan})["score"]
             .as_tensor()[lesion]
             .mean()
         )
@@ -145,7 +144,7 @@ def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
         both(data)
     only = AnomalyScored(["expected", "pred_healthy"], {"ct": ["expected"]}, calibration=calibration)
     alone = AnomalyScored("expected", calibration=calibration)
-    assert torch.equal(only(data)["anomaly"].as_tensor(), alone(data)["anomaly"].as_tensor())
+    assert torch.equal(only(data)["score"].as_tensor(), alone(data)["score"].as_tensor())
 
 
 def test_what_one_reference_alone_sees_counts_little(omega):
@@ -156,7 +155,7 @@ def test_what_one_reference_alone_sees_counts_little(omega):
     scan = healthy + noise - 0.3 * lesion
     data = {"scan": scan, "brain": brain, "one": healthy, "other": healthy - 0.3 * error}
     both, one, other = (
-        AnomalyScored(keys)(data)["anomaly"].as_tensor() for keys in (["one", "other"], ["one"], ["other"])
+        AnomalyScored(keys)(data)["score"].as_tensor() for keys in (["one", "other"], ["one"], ["other"])
     )
     torch.testing.assert_close(both, (one * other).sqrt())
     assert float(both[lesion].mean()) > 0.25 and float(other[error].mean()) > 0.25 > 0.1 > float(both[error].mean())
@@ -170,7 +169,7 @@ def test_a_weighed_modality_is_its_own_measure(omega):
     inside, truth = brain.as_tensor() > 0, lesion[brain.as_tensor() > 0].numpy()
 
     def precision(**settings):
-        score = AnomalyScored("expected", **settings)({**data, "modality": "ct"})["anomaly"].as_tensor()
+        score = AnomalyScored("expected", **settings)({**data, "modality": "ct"})["score"].as_tensor()
         assert score.min() >= 0 and not score[~inside].any()
         return average_precision_score(truth, score[inside].numpy())
 
@@ -187,7 +186,7 @@ def test_only_brighter_voxels_count_where_lesions_are_bright(omega):
     change = torch.where(depth > 5, 0.2, torch.where(depth > 3, -0.2, 0.0)) * brain.as_tensor()
     for modality, found in (("flair", change > 0.1), ("ct", change.abs() > 0.1)):
         data = {"expected": healthy, "scan": healthy + change, "brain": brain, "modality": modality}
-        score = AnomalyScored("expected", brighter=["t2", "flair"])(data)["anomaly"]
+        score = AnomalyScored("expected", brighter=["t2", "flair"])(data)["score"]
         assert torch.equal(score.as_tensor() > 0.1, found)
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from conftest import ball
 from monai.data import MetaTensor
-from scripts.detection import MatchContrast, MatchContrastd, difference, to_scale_of
+from scripts.residual import MatchContrast, MatchContrastd, difference
+from scripts.similarity import to_scale_of
 from sklearn.metrics import average_precision_score
 
 AFFINE = torch.diag(torch.tensor([4.0, 4.0, 4.0, 1.0], dtype=torch.float64))

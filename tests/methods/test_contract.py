@@ -1,0 +1,180 @@
+"""What the house asks of every method, asked of every file in configs/methods at toy size."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import ResampleToMatch
+from scripts.config import from_config, method_names, parse
+from scripts.data import ScanCache, find_scans
+from scripts.errors import InputError
+from scripts.methods import GIVEN, Guest
+from sklearn.metrics import average_precision_score
+
+VOXEL = 4.0  # mm
+SIZE = [48, 64]
+TOY = {
+    "voxel_size": VOXEL,
+    "slice_size": SIZE,
+    "iterations": 40,
+    "iterations_per_epoch": 20,
+    "scans_per_step": 1,
+    "slices_per_scan": 8,
+}
+TOY_OF = {
+    **{name: {"iterations": 20, "steps": 2} for name in ("diffusion", "diffusion_perlin", "latent_diffusion")},
+    "patchcore": {"bank_size": 400, "samples": 400},
+    "vae_mahalanobis": {"draws": 4},
+    "fluid_segmenter": {"train_settings": {"num_times": [2, 3]}, "iterations": 40},
+}
+UNA = {  # gradients are tested where the training is; here a few steps show that the whole road works
+    "features": [8, 8, 8, 8],
+    "iterations": 2,
+    "iterations_per_epoch": 2,
+    "checkpoint": None,
+    "calibration": None,
+    "threshold": None,
+    "bright_modalities": [],
+}
+
+
+@pytest.fixture(scope="module")
+def people(sample_datalist, tmp_path_factory):
+    """A datalist of five people as T2w, the sample subject at 4 mm, stretched and noisy."""
+    folder = tmp_path_factory.mktemp("people")
+    t1 = nib.load(sample_datalist.parent / "t1.nii.gz")
+    values = t1.get_fdata()[::4, ::4, ::4]
+    brain = values > 0
+    bright = np.where(brain, 1.0 - 0.8 * values / np.percentile(values[brain], 99), 0.0).clip(0.0)
+    random = np.random.RandomState(0)
+    entries = []
+    for number in range(5):
+        affine = t1.affine @ np.diag([*(4.0 * random.uniform(0.95, 1.05, 3)), 1.0])
+        noisy = np.where(brain, bright + 0.02 * random.normal(size=bright.shape), 0.0).clip(0.0)
+        nib.save(nib.Nifti1Image((1000 * noisy).astype(np.float32), affine), folder / f"person{number}.nii.gz")
+        entries.append({"subject": f"person{number}", "image": f"person{number}.nii.gz", "modality": "t2"})
+    (folder / "datalist.json").write_text(json.dumps({"training": entries[:4], "test": entries[4:]}))
+    return folder / "datalist.json"
+
+
+@pytest.fixture(scope="module")
+def case(people):
+    """The fifth person, with a bright ball of 20 ml in white matter, and the mask of the ball."""
+    preparation = from_config("evaluation.yaml", "preparation", {"voxel_size": VOXEL})
+    prepared = ScanCache(find_scans(people, ["test"]), preparation, people.parent / "cache")[0]
+    grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in prepared["scan"].shape[1:]), indexing="ij")).float()
+    middle = torch.as_tensor(prepared["brain"][0]).nonzero().float().mean(dim=0) + torch.tensor([7.0, 2.0, 5.0])
+    near = (grid - middle[:, None, None, None]).norm(dim=0) * VOXEL
+    ball = (near <= (20e3 * 3 / (4 * np.pi)) ** (1 / 3))[None] & (torch.as_tensor(prepared["brain"]) > 0)
+    scan = MetaTensor(torch.where(ball, 1.0, torch.as_tensor(prepared["scan"])), meta=dict(prepared["scan"].meta))
+    return {**prepared, "scan": scan}, ball
+
+
+def test_every_method_has_its_contract():
+    assert {"una", "intensity", "autoencoder", "patchcore", "fluid_segmenter"} <= set(method_names())
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_fit_score_save_and_load(name, people, case, tmp_path):
+    own = UNA if name.startswith("una") else TOY_OF.get(name, {})
+    settings = {
+        **TOY,
+        "datalist": str(people),
+        "cache_dir": str(people.parent / "cache"),
+        "output_dir": str(tmp_path),
+        **own,
+    }
+    if name.startswith("una"):
+        settings["train_settings"] = {
+            "patch_size": [32, 48, 32],
+            "validation_draws": 1,
+            **Guest(name)["train_settings"],
+        }
+    guest = Guest(name, settings)
+    guest.train()
+    scan, ball = case
+    found = guest(scan)
+    score = found["score"]
+    assert score.dtype == torch.float32 and torch.isfinite(score).all() and float(score.min()) >= 0.0
+    torch.testing.assert_close(score.affine, scan["scan"].affine)
+    brain = torch.as_tensor(scan["brain"]) > 0
+    assert float(score[~brain].max()) == 0.0 and float(score[brain].max()) > 0.0
+    # What was saved scores as what was trained, to the bit.
+    again = Guest(name, {**settings, "checkpoint": str(tmp_path / "method.pt")})
+    assert torch.equal(torch.as_tensor(again(scan)["score"]), torch.as_tensor(score))
+    if not name.startswith("una"):  # whose shipped weights are asked below
+        assert float(score[ball].mean()) > float(score[brain & ~ball].mean())
+
+
+def test_a_method_never_sees_the_truth(case):
+    scan, ball = case
+
+    class Watched(dict):
+        def __getitem__(self, key):
+            assert key in GIVEN, f"the method was handed '{key}'"
+            return super().__getitem__(key)
+
+    guest = Guest("contralateral")
+    assert torch.equal(guest(Watched(scan, lesion=ball))["score"], guest({**scan, "lesion": ~ball})["score"])
+
+
+def test_files_of_methods_leave_the_evaluation_alone():
+    keys = set(parse(["evaluation.yaml"], {}).get()) - {"voxel_size"}
+    for name in method_names():
+        own = set(Guest(name).parser.get()) - set(parse(["guest.yaml"], {}).get())
+        assert not keys & own, f"{name} sets {keys & own}, which belongs to the evaluation"
+
+
+def test_weights_of_another_method_and_unknown_methods_are_refused(tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"other.pt holds no weights of this Reconstruction"):
+        Guest("vae", {"checkpoint": str(tmp_path / "other.pt")}).method  # noqa: B018
+    with pytest.raises(InputError, match=r"there are no weights at .*absent.pt"):
+        Guest("vae", {"checkpoint": str(tmp_path / "absent.pt")}).method  # noqa: B018
+    with pytest.raises(InputError, match=r"there is no method 'vea'; the methods are .*vae"):
+        Guest("vea")
+
+
+def test_a_method_of_ones_own_is_one_file(tmp_path, case):
+    (tmp_path / "mine.yaml").write_text(
+        "title: mine\nmethod:\n  _target_: scripts.methods.IntensityThreshold\n  bright: [t2]\n"
+    )
+    guest = Guest(str(tmp_path / "mine.yaml"))
+    assert guest.about["name"] == "mine" and guest.about["title"] == "mine"
+    scan, ball = case
+    assert float(guest(scan)["score"][ball].min()) > 0.9
+
+
+def test_the_shipped_una_beats_the_baselines_on_a_simulated_lesion(sample_datalist, tmp_path):
+    """UNA must detect: a lesion of 20 ml, a little darker than white matter, in the sample subject at 2 mm."""
+    t1 = nib.load(sample_datalist.parent / "t1.nii.gz")
+    values = t1.get_fdata()
+    world = np.stack(np.meshgrid(*(np.arange(n) for n in values.shape), indexing="ij"), axis=-1) @ t1.affine[:3, :3].T
+    inside = np.linalg.norm(world + t1.affine[:3, 3] - [28.0, -20.0, 28.0], axis=-1) < (20e3 * 3 / (4 * np.pi)) ** (
+        1 / 3
+    )
+    level = 0.45 * np.percentile(values[values > 0], 95)
+    scan = np.where(
+        inside & (values > 0), level * (1 + 0.05 * np.random.RandomState(0).normal(size=values.shape)), values
+    )
+    nib.save(nib.Nifti1Image(scan.astype(np.float32), t1.affine), tmp_path / "scan.nii.gz")
+    preparation = from_config("evaluation.yaml", "preparation", {})
+    prepared = ScanCache(find_scans(tmp_path / "scan.nii.gz", modality="t1"), preparation, None)[0]
+    truth = ResampleToMatch(mode="bilinear")(
+        MetaTensor(torch.from_numpy(inside[None].astype(np.float32)), affine=torch.from_numpy(t1.affine)),
+        prepared["scan"],
+    )
+    brain = np.asarray(prepared["brain"]) > 0
+    precision = {
+        name: average_precision_score(
+            (np.asarray(truth) > 0.5)[brain], np.asarray(Guest(name)(prepared)["score"])[brain]
+        )
+        for name in ("una", "intensity", "contralateral")
+    }
+    assert precision["una"] > 0.6
+    assert precision["una"] > precision["intensity"] + 0.1 and precision["una"] > precision["contralateral"] + 0.1, (
+        precision
+    )
