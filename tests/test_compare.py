@@ -31,7 +31,7 @@ def run(output_dir, methods, *more, check=True):
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """A comparison in which one method of four cannot work."""
+    """The output of a comparison in which one method of four cannot work."""
     folder = tmp_path_factory.mktemp("compared")
     (folder / "broken.yaml").write_text("title: broken\nmethod: {_target_: scripts.methods.GaussianAtlas}\n")
     methods = ["intensity", str(folder / "broken.yaml"), "contralateral", "autoencoder"]

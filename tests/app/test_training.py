@@ -30,9 +30,8 @@ def desk(tmp_path, scans, weights):
     content = ConfigParser.load_config_file(str(ROOT / "monailabel_app/variants/una.yaml"))
     content |= {
         "checkpoint": str(weights),
-        "calibration": False,
         "voxel_size": SMALL["voxel_size"],
-        "features": SMALL["features"],
+        "method_settings": {"calibration": False, "features": SMALL["features"]},
     }
     content["training"] = {"patch_size": SMALL["patch_size"], "iterations": 4, "iterations_per_epoch": 2}
     content["training"] |= {"learning_rate": 1.0e-3, "validation_draws": 2}

@@ -23,7 +23,7 @@ def transform(entry):
 def test_bad_scans_are_named_and_good_ones_done(capsys):
     entries = [{"image": f"{name}.nii"} for name in ("a", "bad", "b", "worse", "c")]
     survey = Survey(ScanCache(entries, transform, None), entries)
-    assert [batch["image"] for batch in survey] == [["a.nii"], ["b.nii"], ["c.nii"]]
+    assert [case["image"] for case in survey] == ["a.nii", "b.nii", "c.nii"]
     assert [name for name, _ in survey.failures] == ["bad.nii", "worse.nii"]
     assert "left out: bad.nii is broken; replace it" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"2 of 5 scans could not be used.*bad.nii is broken.*worse.nii"):
@@ -38,15 +38,15 @@ def test_an_error_after_the_network_stops_no_other_scan():
     survey, done = Survey(ScanCache(entries, transform, None), entries), []
 
     def write(data):
-        if data["image"] == ["a.nii"]:
+        if data["image"] == "a.nii":
             raise OSError("No space left on device")
         done.append(data["image"])
         return data
 
     guarded = survey.guarded(write)
-    for batch in survey:
-        guarded(batch)
-    assert done == [["b.nii"]]
+    for case in survey:
+        guarded(guarded(case))  # what failed once is not tried again
+    assert done == ["b.nii", "b.nii"]
     assert survey.failures == [("a.nii", "OSError: No space left on device")]
 
 
