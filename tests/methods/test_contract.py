@@ -77,7 +77,13 @@ def test_every_method_has_its_contract():
     assert {"una", "intensity", "autoencoder", "patchcore", "fluid_segmenter"} <= set(method_names())
 
 
-@pytest.mark.parametrize("name", method_names())
+# What another file of the same kind asks every day is asked of these in the slow run.
+SLOW = {"diffusion_perlin", "fluid_segmenter", "una_no_contrast", "una_no_fluid", "una_noise_seeds"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in method_names()]
+)
 def test_fit_score_save_and_load(name, people, case, tmp_path):
     own = UNA if name.startswith("una") else TOY_OF.get(name, {})
     settings = {
