@@ -10,24 +10,26 @@ __all__ = ["ElboGradientInferer", "ElboLoss", "SamplingInferer"]
 
 
 class ElboLoss(nn.Module):
-    """L1 of the reconstruction and the Kullback-Leibler divergence of the code from the standard normal distribution.
+    """The error of the reconstruction and the Kullback-Leibler divergence of the code from the standard normal distribution.
 
     Args:
         beta: weight of the divergence, per pixel; 0 makes a plain autoencoder of it.
         deviations: whether the network gives the standard deviation of the code, as MONAI's `AutoencoderKL` does, and not the
             logarithm of its variance, as `VarAutoEncoder` does.
+        power: of the error: 1, or 2, whose gradient grows with the error.
     """
 
-    def __init__(self, beta: float, deviations: bool = False) -> None:
+    def __init__(self, beta: float, deviations: bool = False, power: float = 1.0) -> None:
         super().__init__()
         self.beta = beta
         self.deviations = deviations
+        self.power = power
 
     def forward(self, found: tuple[torch.Tensor, ...], image: torch.Tensor) -> torch.Tensor:
         reconstruction, mean, spread = found[:3]
         log_variance = 2.0 * spread.clamp(min=1e-6).log() if self.deviations else spread
         divergence = -0.5 * (1.0 + log_variance - mean.square() - log_variance.exp())
-        error = (reconstruction - image).abs().mean()
+        error = (reconstruction - image).abs().pow(self.power).mean()
         return error + self.beta * divergence.flatten(1).sum(dim=1).mean() / image[0].numel()
 
 
