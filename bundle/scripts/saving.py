@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +18,16 @@ from monai.transforms import MapTransform
 
 from .errors import InputError
 
-__all__ = ["SaveVolumed", "output_base", "save_volume", "whole_file", "write_whole"]
+__all__ = ["SaveVolumed", "file_hash", "output_base", "save_volume", "whole_file", "write_whole"]
 
 GEOMETRY = ("qform_code", "sform_code", "xyzt_units", "pixdim", "quatern_b", "quatern_c", "quatern_d")
 GEOMETRY += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of the content of a file."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch, SaveImage
-from scripts.evaluation import PostProcessing
+from scripts.evaluation import LesionMask
 from scripts.methods import Guest, Method
 from scripts.similarity import to_scale_of
 from scripts.symmetry import Mirror
@@ -89,7 +89,7 @@ class Analyst:
         return self._method[1]
 
     def _with_weights(self, path: Path) -> Method:
-        return Guest(self["method"], {**self["guest_settings"], "checkpoint": None})["method"].load(path).eval()
+        return Guest(self["method"], self["guest_settings"])["method"].load(path).eval()
 
     def analyse(self, image: str | Path, modality: str | None = None) -> dict[str, Any]:
         """Everything at the working resolution, and the scan.
@@ -121,15 +121,11 @@ class Analyst:
         data = self["preparation"]({"image": source, "modality": modality})
         with torch.no_grad():
             found = method(data)
-            from_there = method({**data, "scan": data["mirrored"], "mirrored": data["scan"]})
-        data = self["maps"]({**data, **found})
-        if "pred_healthy" in found:
-            seen_from_there = Mirror()(from_there["pred_healthy"], data["mirror_transform"])
-            data["disagreement"] = (data["pred_healthy"] - seen_from_there).abs() * data["brain"]
-        else:
-            seen_from_there = Mirror()(from_there["score"], data["mirror_transform"])
-            data["disagreement"] = (data["score"] - seen_from_there).abs() * data["brain"]
-        return data
+            from_there = method.picture({**data, "scan": data["mirrored"], "mirrored": data["scan"]})
+        seen_from_there = Mirror()(from_there, data["mirror_transform"])
+        here = found.get("pred_healthy", found["score"])
+        data["disagreement"] = (here - seen_from_there).abs() * data["brain"]
+        return self["maps"]({**data, **found})
 
     def found_ml(self, image: Path, modality: str | None, weights: Path) -> float:
         """Volume of the lesions that other weights than those in use find in a scan, ml."""
@@ -151,11 +147,9 @@ class Analyst:
         Args:
             analysis: of the scan.
             key: of the score.
-            settings: threshold and smallest lesion, where they differ from the configs.
+            settings: of `LesionMask`, where they differ from the configs.
         """
-        chosen = {**self.settings(), **settings}
-        cut = PostProcessing(0.0, 0.0, chosen["min_volume_ml"])  # the score was smoothed when the scan was analysed
-        return cut.mask(analysis[key], chosen["threshold"], analysis["original"])
+        return LesionMask(**{**self.settings(), **settings})(analysis[key], analysis["original"])
 
     def settings(self) -> dict[str, float]:
         """Threshold and smallest lesion of the configs."""

@@ -77,12 +77,12 @@ class Survey:
         self.unusable: set[int] = set()
 
     def _note(self, number: int, error: Exception) -> None:
+        if number in self.unusable:
+            return
         self.unusable.add(number)
         image = self.entries[number]["image"]
         name = str(image if isinstance(image, str) else Path(image[0]).parent)
         why = reason(error)
-        if (name, why) in self.failures:
-            return
         self.failures.append((name, why))
         print(f"left out: {why if name in why else f'{name}: {why}'}", flush=True)
 

@@ -3,6 +3,7 @@
 from .comparison import Comparison, check_splits, write_scores
 from .errors import COLUMNS, LESION_THRESHOLD, RegionErrors, psnr_in_lesion, region_errors
 from .gate import HealthyGate, findings, gate_summary
+from .handler import CaseHandler
 from .judgement import Judgement
 from .lesions import mask_metrics
 from .postprocess import ErodeScore, LesionMask, LesionMaskd, PostProcessing, SmoothScore, SmoothScored
@@ -24,6 +25,7 @@ from .voxels import count_voxels, voxel_metrics
 __all__ = [
     "COLUMNS",
     "LESION_THRESHOLD",
+    "CaseHandler",
     "Comparison",
     "Conformal",
     "DiseasedValidation",

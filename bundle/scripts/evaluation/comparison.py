@@ -37,6 +37,11 @@ SIZES = ((1.0, "under 1 ml"), (10.0, "1 to 10 ml"), (np.inf, "over 10 ml"))
 TOP = 0.01  # share of the brain whose mean score stands for the scan
 
 
+Ground = tuple[
+    MetaTensor, np.ndarray, np.ndarray
+]  # the grid on which a scan is judged, and on it the brain and the truth
+
+
 class Guest(Protocol):
     """What the house asks of a method that is ready to score.
 
@@ -62,8 +67,11 @@ def check_splits(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     seen: dict[str, str] = {}
     for split, scans in entries.items():
         for scan in scans:
-            for what in (f"the subject {scan['subject']}", f"the content of {scan['image']}"):
-                key = scan["subject"] if what.startswith("the subject") else scan["content"]
+            names = {
+                scan["subject"]: f"the subject {scan['subject']}",
+                scan["content"]: f"the content of {scan['image']}",
+            }
+            for key, what in names.items():
                 if seen.setdefault(key, split) != split:
                     raise InputError(f"{what} is in '{split}' and in '{seen[key]}'; a scan may be in one of them alone")
 
@@ -180,7 +188,12 @@ class Comparison:
         digest = self._digest(about)
         if file.is_file() and (kept := json.loads(file.read_text()))["digest"] == digest:
             return kept
-        records = [self._record(name, case, validation=True)[0] for case in self.splits["validation"]]
+        records = []
+        for case in self.splits["validation"]:
+            _, score = self._scores(name, case)
+            records.append(self._record(case, score, self._ground(case)))
+            if not records[-1].diseased:
+                records[-1].limits = self._limits(score)
         rules = dict(self.rules)
         if about.get("threshold") is not None:
             rules["fixed"] = Fixed(about["threshold"])
@@ -193,18 +206,20 @@ class Comparison:
                 notes[label] = str(error)
         rows, pooled, raw_pooled = [], 0.0, 0.0
         for case in tqdm(self.splits["test"], desc=f"{name}: judging", leave=False):
-            record, raw, score = self._record(name, case, validation=False)
-            rows.append(self._row(name, case, record, raw, score, thresholds))
-            pooled, raw_pooled = pooled + record.counts, raw_pooled + raw
+            ground, (raw, score) = self._ground(case), self._scores(name, case)
+            record, raw_counts = self._record(case, score, ground), _counts(raw, ground)
+            rows.append(self._row(name, record, raw_counts, score, ground, thresholds))
+            pooled, raw_pooled = pooled + record.counts, raw_pooled + raw_counts
         judged = {
             "digest": digest,
             "about": dict(about),
+            "scans": {"validation": len(records), "test": len(rows)},
             "rows": rows,
             "pooled": voxel_metrics(pooled) | {"auprc_raw": voxel_metrics(raw_pooled)["auprc"]}
             if pooled[0].any()
             else {},
             "curve": _curve(pooled) if pooled[0].any() else [],
-            "thresholds": {label: getattr(rule, "thresholds", {}) for label, rule in thresholds.items()},
+            "thresholds": {label: rule.thresholds for label, rule in thresholds.items()},
             "supervision": {label: rule.supervision for label, rule in thresholds.items()},
             "unavailable": notes,
         }
@@ -224,7 +239,7 @@ class Comparison:
         ]
         return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()
 
-    def _ground(self, case: Mapping[str, Any]) -> tuple[MetaTensor, np.ndarray, np.ndarray]:
+    def _ground(self, case: Mapping[str, Any]) -> Ground:
         """The grid of the scan, cropped to what matters, and on it the brain and the truth."""
         file = self.output_dir / "cases" / f"{case['subject']}_{self.entries[case['subject']]['content'][:12]}.npz"
         if file.is_file():
@@ -247,37 +262,30 @@ class Comparison:
             np.savez_compressed(partial, affine=np.asarray(brain.affine, dtype=np.float64), **masks)
         return MetaTensor(torch.zeros(brain.shape), affine=brain.affine), masks["brain"], masks["truth"]
 
-    def _record(self, name: str, case: Mapping[str, Any], validation: bool) -> tuple[Record, np.ndarray, MetaTensor]:
-        """Counts of a case after post-processing, those of its raw score, and the post-processed score."""
+    def _scores(self, name: str, case: Mapping[str, Any]) -> tuple[MetaTensor, MetaTensor]:
+        """The raw score of a case as it was written, and the post-processed one."""
         raw = read_volume(self.output_dir / "scores" / name / f"{case['subject']}_score.nii.gz")
-        score = self.postprocessing(raw, case["brain"])
-        grid, brain, truth = self._ground(case)
-        restore = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)
-        counts, raw_counts = (
-            count_voxels(np.asarray(restore(values, img_dst=grid)[0]).clip(min=0.0), truth, brain)
-            for values in (score, raw)
-        )
-        record = Record(case["subject"], str(case["modality"]), bool(truth.any()), counts)
-        if validation and not record.diseased:
-            volumes = {
-                getattr(rule, key)
-                for rule in self.rules.values()
-                for key in ("largest_ml", "usual_ml")
-                if hasattr(rule, key)
-            }
-            record.limits = {ml: lowest_limit(score, ml, self.postprocessing.min_volume_ml) for ml in volumes}
-        return record, raw_counts, score
+        return raw, self.postprocessing(raw, case["brain"])
+
+    @staticmethod
+    def _record(case: Mapping[str, Any], score: MetaTensor, ground: Ground) -> Record:
+        return Record(case["subject"], str(case["modality"]), bool(ground[2].any()), _counts(score, ground))
+
+    def _limits(self, score: MetaTensor) -> dict[float, float]:
+        """Of a healthy scan, what the rules want to know of it."""
+        volumes = {ml for rule in self.rules.values() for ml in rule.volumes}
+        return {ml: lowest_limit(score, ml, self.postprocessing.min_volume_ml) for ml in volumes}
 
     def _row(
         self,
         name: str,
-        case: Mapping[str, Any],
         record: Record,
         raw: np.ndarray,
         score: MetaTensor,
+        ground: Ground,
         rules: Mapping[str, Rule],
     ) -> dict[str, Any]:
-        grid, _, truth = self._ground(case)
+        grid, _, truth = ground
         row: dict[str, Any] = {
             "method": name,
             "subject": record.subject,
@@ -329,7 +337,7 @@ class Comparison:
             "primary": self.primary,
             "methods": {name: {k: v for k, v in judged.items() if k != "rows"} for name, judged in done.items()},
             "failures": self.failures,
-            "scans": {split: sum(1 for _ in cases) for split, cases in self.splits.items()},
+            "scans": next(iter(done.values()))["scans"],
             **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
         }
         write_whole(self.output_dir / "comparison.json", json.dumps(content))
@@ -372,6 +380,13 @@ class Comparison:
             summary[f"healthy_ml_{label}"] = well[f"found_ml_{label}"].mean() if len(well) else float("nan")
         summary["healthy_ml"] = summary.get(f"healthy_ml_{self.primary}", float("nan"))
         return summary
+
+
+def _counts(score: MetaTensor, ground: Ground) -> np.ndarray:
+    """`count_voxels` of a score of the working grid, on the grid of its scan."""
+    grid, brain, truth = ground
+    restored = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(score, img_dst=grid)
+    return count_voxels(np.asarray(restored[0]).clip(min=0.0), truth, brain)
 
 
 def _size(ml: float) -> str:

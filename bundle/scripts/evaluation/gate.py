@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from scipy import ndimage
@@ -18,6 +18,7 @@ from scipy import ndimage
 from ..errors import InputError
 from ..report.figures import detection_figure
 from ..volumes import voxel_ml
+from .handler import CaseHandler
 
 __all__ = ["HealthyGate", "findings", "gate_summary"]
 
@@ -103,7 +104,7 @@ def gate_summary(cases: pd.DataFrame, median_ml: float, high_ml: float) -> dict[
     }
 
 
-class HealthyGate:
+class HealthyGate(CaseHandler):
     """Evaluator handler: write ``gate.csv`` (a row a scan), ``findings.csv`` (a row a false finding), ``gate.json`` (what the
     gate says) and a picture of every scan in which something was found.
 
@@ -122,14 +123,7 @@ class HealthyGate:
         self.cases: list[dict[str, Any]] = []
         self.findings: list[dict[str, Any]] = []
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.note)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
-    def note(self, engine: Engine) -> None:
-        case = {**engine.state.batch, **engine.state.output}
-        if "lesion" not in case:  # a scan that could not be used, which the data loader names
-            return
+    def note(self, case: Mapping[str, Any]) -> None:
         found = findings(
             *(case[key] for key in ("lesion", "score", "pred_healthy", "brain")), case.get("mirror_transform")
         )

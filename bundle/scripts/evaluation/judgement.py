@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.metrics import DiceHelper
 from monai.transforms import CropForeground, ResampleToMatch
@@ -20,13 +20,14 @@ from ..errors import InputError
 from ..report.figures import detection_figure
 from ..volumes import voxel_ml
 from .errors import psnr_in_lesion, region_errors
+from .handler import CaseHandler
 from .truth import check_truth, on_grid, true_lesion
 from .voxels import count_voxels, voxel_metrics
 
 __all__ = ["Judgement"]
 
 
-class Judgement:
+class Judgement(CaseHandler):
     """Evaluator handler: compare what was found with what is known, and write ``cases.csv``, ``cases.json``,
     ``similarity.csv`` and a picture a scan.
 
@@ -62,14 +63,7 @@ class Judgement:
         self.rows: list[dict[str, Any]] = []
         self.reconstructions: dict[str, tuple[MetaTensor, MetaTensor]] = {}
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.note)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
-    def note(self, engine: Engine) -> None:
-        case = {**engine.state.batch, **engine.state.output}
-        if "lesion" not in case:  # a scan that could not be used, which the data loader names
-            return
+    def note(self, case: Mapping[str, Any]) -> None:
         entry = self.entries[case["subject"]]
         truth = true_lesion(entry, case["original"])
         self.rows.append(self._row(entry, case, truth))

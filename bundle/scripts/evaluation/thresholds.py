@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from monai.data import MetaTensor
@@ -86,17 +87,17 @@ class Rule:
     """How a threshold is chosen: from validation scans, of the modality of the scan where there are any, else of all.
 
     Attributes:
+        diseased: which validation scans the rule looks at, diseased or healthy ones; None for no scan at all.
+        volumes: ml, for which it wants the limits of healthy scans, see `Record`.
         supervision: what the threshold was told, for the tables.
     """
 
-    supervision = ""
+    diseased: ClassVar[bool | None] = None
+    volumes: tuple[float, ...] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, supervision: str) -> None:
+        self.supervision = supervision
         self.thresholds: dict[str, float] = {}
-
-    def used(self, records: Sequence[Record]) -> list[Record]:
-        """The validation scans that this rule may look at."""
-        return []
 
     def choose(self, records: Sequence[Record]) -> float:
         """The threshold that follows from such scans."""
@@ -111,7 +112,9 @@ class Rule:
         Raises:
             InputError: when there are too few scans for this rule.
         """
-        usable = self.used(list(records))
+        if self.diseased is None:
+            return
+        usable = [record for record in records if record.diseased == self.diseased]
         if not usable:
             raise InputError(f"'validation' has no scan for the rule {type(self).__name__} ({self.supervision})")
         self.thresholds = {"": self.choose(usable)}
@@ -133,13 +136,11 @@ class HealthyPercentile(Rule):
         percent: of the voxels that stay below it.
     """
 
-    def __init__(self, percent: float = 98.0) -> None:
-        super().__init__()
-        self.percent = percent
-        self.supervision = "healthy validation scans"
+    diseased = False
 
-    def used(self, records: Sequence[Record]) -> list[Record]:
-        return [record for record in records if not record.diseased]
+    def __init__(self, percent: float = 98.0) -> None:
+        super().__init__("healthy validation scans")
+        self.percent = percent
 
     def choose(self, records: Sequence[Record]) -> float:
         return quantile(sum(record.counts for record in records), self.percent / 100.0)
@@ -154,13 +155,12 @@ class Conformal(Rule):
         usual_ml: volume that is found in half of them at most.
     """
 
-    def __init__(self, largest_ml: float, share: float, usual_ml: float) -> None:
-        super().__init__()
-        self.largest_ml, self.share, self.usual_ml = largest_ml, share, usual_ml
-        self.supervision = f"healthy validation scans; at most {largest_ml:g} ml in {share:.0%} of healthy people"
+    diseased = False
 
-    def used(self, records: Sequence[Record]) -> list[Record]:
-        return [record for record in records if not record.diseased]
+    def __init__(self, largest_ml: float, share: float, usual_ml: float) -> None:
+        super().__init__(f"healthy validation scans; at most {largest_ml:g} ml in {share:.0%} of healthy people")
+        self.largest_ml, self.share, self.usual_ml = largest_ml, share, usual_ml
+        self.volumes = (largest_ml, usual_ml)
 
     def choose(self, records: Sequence[Record]) -> float:
         largest, usual = ([record.limits[ml] for record in records] for ml in (self.largest_ml, self.usual_ml))
@@ -170,12 +170,10 @@ class Conformal(Rule):
 class DiseasedValidation(Rule):
     """The threshold of the best mean Dice on validation scans with traced lesions: calibrated, and supervised."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.supervision = "traced lesions of validation scans"
+    diseased = True
 
-    def used(self, records: Sequence[Record]) -> list[Record]:
-        return [record for record in records if record.diseased]
+    def __init__(self) -> None:
+        super().__init__("traced lesions of validation scans")
 
     def choose(self, records: Sequence[Record]) -> float:
         levels = np.unique(np.concatenate([precision_recall(record.counts)[2] for record in records]))
@@ -191,11 +189,7 @@ class Otsu(Rule):
     """Otsu's threshold of each scan's own scores: it knows nothing, and always finds something."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.supervision = "none"
-
-    def fit(self, records: Iterable[Record]) -> None:
-        """There is nothing to choose."""
+        super().__init__("none")
 
     def __call__(self, record: Record) -> float:
         counts = record.counts[:2].sum(axis=0)
@@ -214,9 +208,5 @@ class Fixed(Rule):
     """
 
     def __init__(self, threshold: float, supervision: str = "the method's own number") -> None:
-        super().__init__()
+        super().__init__(supervision)
         self.thresholds = {"": float(threshold)}
-        self.supervision = supervision
-
-    def fit(self, records: Iterable[Record]) -> None:
-        """There is nothing to choose."""

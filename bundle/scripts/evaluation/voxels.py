@@ -49,7 +49,7 @@ def _weighted(counts: np.ndarray, positive: int) -> tuple[np.ndarray, np.ndarray
 
 
 def precision_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and Dice at every level that occurs, in the order of thresholds that rise, and these thresholds."""
+    """Precision and recall at every level that occurs, in the order of thresholds that rise, and these thresholds."""
     labels, scores, weights = _weighted(counts, LESION)
     precision, recall, thresholds = precision_recall_curve(labels, scores, sample_weight=weights)
     return precision[:-1], recall[:-1], thresholds
@@ -85,7 +85,8 @@ def voxel_metrics(counts: np.ndarray) -> dict[str, float]:
     precision, recall, thresholds = precision_recall(counts)
     dice = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     best = int(dice.argmax())
-    false, overlap, _ = roc_curve(*_weighted(counts, REGION)[:2], sample_weight=_weighted(counts, REGION)[2])
+    *of_regions, shares = _weighted(counts, REGION)
+    false, overlap, _ = roc_curve(*of_regions, sample_weight=shares)
     within = np.append(false[false < PRO_LIMIT], PRO_LIMIT)
     return {
         "auroc": float(roc_auc_score(labels, scores, sample_weight=weights)),

@@ -2,7 +2,7 @@
 
 from .attention import LesionAttention, LesionAttentiond
 from .batch import PrepareSample
-from .checkpoint import BestWeights, TrainingCheckpoint, load_weights, save_atomically
+from .checkpoint import BestWeights, TrainingCheckpoint, load_weights, read_weights, save_atomically
 from .diffusion import GaussianNoise, NoisePrepareBatch, PartialDiffusionInferer, PerlinNoise
 from .draws import DrawDataset, DrawSampler, Stream
 from .inferer import MixedPrecisionInferer
@@ -32,5 +32,6 @@ __all__ = [
     "TrainingCheckpoint",
     "UNALoss",
     "load_weights",
+    "read_weights",
     "save_atomically",
 ]

@@ -16,7 +16,7 @@ from monai.handlers import from_engine
 from ..errors import InputError
 from ..saving import whole_file
 
-__all__ = ["BestWeights", "TrainingCheckpoint", "load_weights", "save_atomically"]
+__all__ = ["BestWeights", "TrainingCheckpoint", "load_weights", "read_weights", "save_atomically"]
 
 
 def save_atomically(content: Any, path: str | Path) -> None:
@@ -29,8 +29,26 @@ def _plain(module: Any) -> Any:
     return module.module if isinstance(module, torch.nn.parallel.DistributedDataParallel) else module
 
 
+def read_weights(path: str | Path, remedy: str) -> dict[str, Any]:
+    """Read a weights file (a state dict) without executing pickled code.
+
+    Args:
+        path: of the file.
+        remedy: what to do when there is none.
+
+    Raises:
+        InputError: when the file is missing or is not a weights file.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"there are no weights at {path}; {remedy}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is not a weights file that torch can load safely; train it again") from error
+
+
 def load_weights(network: torch.nn.Module, path: str | Path | None) -> torch.nn.Module:
-    """Load a weights file (a state dict) into a network, without executing pickled code.
+    """Load a weights file into a network, see `read_weights`.
 
     Args:
         network: to load into.
@@ -41,12 +59,7 @@ def load_weights(network: torch.nn.Module, path: str | Path | None) -> torch.nn.
     """
     if path is None:
         return network
-    if not Path(path).is_file():
-        raise InputError(f"no weights at {path}; train first (run training), or give --checkpoint FILE")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path} is not a weights file that torch can load safely; train it again") from error
+    state = read_weights(path, "train first (run training), or give --checkpoint FILE")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

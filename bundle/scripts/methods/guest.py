@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from monai.transforms import MapTransform
 
 from ..config import method_files, parse
 from ..learning import save_atomically
+from ..saving import file_hash
 from .method import GIVEN, Method
 
 __all__ = ["Guest", "MethodScored", "guests", "train_method"]
@@ -36,31 +37,28 @@ class Guest:
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:
         self.name = Path(name).stem
-        self.parser = parse(
-            ["guest.yaml", *method_files(name)], {k: v for k, v in (settings or {}).items() if v is not None}
-        )
-        self._method: Method | None = None
+        self.parser = parse(["guest.yaml", *method_files(name)], settings or {})
+        said = {
+            key: value for key, value in self.parser.get().items() if key not in ("output_dir", "cache_dir", "device")
+        }
+        # Now, because the parser rewrites its content when it resolves the first reference.
+        self._config = json.dumps(said, sort_keys=True, default=str)
 
     def __getitem__(self, key: str) -> Any:
         """A value of the configs."""
         return self.parser.get_parsed_content(key)
 
-    @property
+    @cached_property
     def method(self) -> Method:
         """The method with the weights of its ``checkpoint``."""
-        if self._method is None:
-            self._method = self["method"].load(self["checkpoint"]).eval()
-        return self._method
+        return self["method"].load(self["checkpoint"]).eval()
 
-    @property
+    @cached_property
     def about(self) -> dict[str, Any]:
-        config = {
-            key: value for key, value in self.parser.get().items() if key not in ("output_dir", "cache_dir", "device")
-        }
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+        digest = hashlib.sha256(self._config.encode())
         checkpoint, weights = self["checkpoint"], None
         if checkpoint is not None and Path(checkpoint).is_file():
-            weights = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+            weights = file_hash(checkpoint)
             digest.update(weights.encode())
         known = {key: self[key] for key in ("title", "sees", "priors", "threshold", "seed", "iterations")}
         return {"name": self.name, **known, "weights": weights, "digest": digest.hexdigest()}

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 
 from ..errors import InputError
+from ..learning import read_weights
 
 __all__ = ["GIVEN", "Method"]
 
@@ -68,12 +69,17 @@ class Method(torch.nn.Module):
         found["score"] = MetaTensor(values.clamp(min=0.0) * inside, affine=case["scan"].affine)
         return found
 
+    def picture(self, case: Mapping[Hashable, Any]) -> MetaTensor:
+        """What the method makes of a case, to compare two looks at it: its healthy scan where it has one, else its score."""
+        found = self(case)
+        return found.get("pred_healthy", found["score"])
+
     def score(self, case: Mapping[Hashable, Any]) -> MetaTensor:
         """The score of a case alone, see `forward`."""
         return self(case)["score"]
 
     def load(self, path: str | Path | None) -> Method:
-        """Read what `torch.save` of the state dictionary wrote, without executing pickled code.
+        """Read the weights that `train_method` wrote.
 
         Args:
             path: of the file; None leaves the method as it is.
@@ -84,10 +90,9 @@ class Method(torch.nn.Module):
         if path is None:
             return self
         remedy = "train the method (run training), or name its --checkpoint"
-        if not Path(path).is_file():
-            raise InputError(f"there are no weights at {path}; {remedy}")
+        state = read_weights(path, remedy)
         try:
-            self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            self.load_state_dict(state)
         except Exception as error:
             why = str(error).replace("\n", " ")[:300]
             raise InputError(f"{path} holds no weights of this {type(self).__name__}: {why}; {remedy}") from error

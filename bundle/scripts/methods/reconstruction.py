@@ -95,6 +95,14 @@ class Reconstruction(_Networked):
         scored = self.residual({**case, **named})
         return {key: value for key, value in scored.items() if key not in case}
 
+    def picture(self, case: Mapping[Hashable, Any]) -> MetaTensor:
+        """The healthy scan, without the work of scoring it."""
+        if "pred_healthy" not in self.outputs:
+            return super().picture(case)
+        with torch.no_grad():
+            drawn = self.predict(case)[self.outputs.index("pred_healthy")][None]
+        return MetaTensor(drawn, meta=dict(case["scan"].meta))
+
 
 class ScoreMap(_Networked):
     """The network, or its inferer, gives the score itself: a segmenter, a student that disagrees with its teacher, a gradient."""

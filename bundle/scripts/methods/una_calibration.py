@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 
-from ..evaluation import SmoothScore, lowest_limit, split_conformal
+from ..evaluation import CaseHandler, SmoothScore, lowest_limit, split_conformal
 from ..residual import AnomalyScored, UsualError
-from ..saving import write_whole
+from ..saving import file_hash, write_whole
 
 __all__ = ["ConformalLimit"]
 
 
-class ConformalLimit:
+class ConformalLimit(CaseHandler):
     """Evaluator handler: write the calibration of a score, ``calibration.json`` (see `scripts.residual.Calibration`).
 
     By modality: the usual error at each place, where the score is not weighed by the scan itself, and the limit of the score such
@@ -37,6 +36,8 @@ class ConformalLimit:
         share: probability.
         usual_ml: volume that is not exceeded in half of the healthy people, with the same kind of promise.
     """
+
+    needed = "pred_healthy"
 
     def __init__(
         self,
@@ -57,14 +58,7 @@ class ConformalLimit:
         self.promise = {"largest_ml": largest_ml, "share": share, "usual_ml": usual_ml}
         self.people: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.note)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
-    def note(self, engine: Engine) -> None:
-        case = {**engine.state.batch, **engine.state.output}
-        if "pred_healthy" not in case:  # a scan that could not be used, which the data loader names
-            return
+    def note(self, case: Mapping[str, Any]) -> None:
         healthy, brain, found = case["pred_healthy"], case["brain"], self.score.differences(case)
         person = {"healthy": healthy.cpu().half(), "brain": brain.cpu().half()}
         person["differences"] = {key: convert_to_tensor(v, track_meta=False).cpu().half() for key, v in found.items()}
@@ -85,7 +79,7 @@ class ConformalLimit:
             engine.logger.info(
                 f"{modality}: limit {known['limit']:.3f} of {len(people)} people, {min(limits):.3f} to {max(limits):.3f}"
             )
-        about = {"promise": self.promise, "sha256": hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()}
+        about = {"promise": self.promise, "sha256": file_hash(self.checkpoint)}
         write_whole(self.output_dir / "calibration.json", json.dumps({"about": about, "modalities": modalities}))
 
     @staticmethod

@@ -19,7 +19,7 @@ from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
 
 from ..saving import write_whole
-from .figures import montage_figure
+from .figures import montage_figure, top_of
 
 __all__ = ["comparison_report"]
 
@@ -40,6 +40,12 @@ def _volume(values: np.ndarray, affine: np.ndarray, top: float) -> str:
     levels = np.clip(np.asarray(values, dtype=np.float32) / max(top, 1e-6) * 255.0, 0, 255).round().astype(np.uint8)
     image = nib.Nifti1Image(levels, np.asarray(affine, dtype=np.float64))
     return base64.b64encode(gzip.compress(image.to_bytes(), mtime=0)).decode()
+
+
+def _beside(axes: plt.Axes) -> None:
+    """The legend beside the axes, and no frame."""
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _ranking(summary: pd.DataFrame, titles: Mapping[str, str]) -> plt.Figure:
@@ -72,8 +78,7 @@ def _curves(methods: Mapping[str, Any], order: Sequence[str], titles: Mapping[st
         xlim=(0, 1),
         ylim=(0, 1),
     )
-    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    axes.spines[["top", "right"]].set_visible(False)
+    _beside(axes)
     return figure
 
 
@@ -97,8 +102,7 @@ def _sizes(cases: pd.DataFrame, order: Sequence[str], titles: Mapping[str, str],
         ylabel=f"Dice at the threshold '{primary.replace('_', ' ')}'",
         ylim=(0, 1),
     )
-    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    axes.spines[["top", "right"]].set_visible(False)
+    _beside(axes)
     return figure
 
 
@@ -142,9 +146,7 @@ def comparison_report(output_dir: str | Path, test: Iterable[Mapping[str, Any]],
         if len(volumes) < viewed:
             shown = {"scan": _volume(scan, affine, 1.0), "truth": _volume(truth, affine, 1.0)}
             for name, values in maps["score"].items():
-                shown[f"score of {titles[name]}"] = _volume(
-                    values, affine, float(np.percentile(values[values > 0], 99.8)) if (values > 0).any() else 1.0
-                )
+                shown[f"score of {titles[name]}"] = _volume(values, affine, top_of(values))
             for name, values in maps["healthy"].items():
                 shown[f"healthy by {titles[name]}"] = _volume(values, affine, 1.0)
             volumes.append({"name": about, "maps": shown})

@@ -18,7 +18,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
 
-__all__ = ["detection_figure", "film_strip", "loss_figure", "montage_figure", "sample_figure"]
+__all__ = ["detection_figure", "film_strip", "loss_figure", "montage_figure", "sample_figure", "top_of"]
 
 PLANES = ("sagittal", "coronal", "axial")
 
@@ -164,6 +164,11 @@ def detection_figure(
     return _save(figure, path)
 
 
+def top_of(score: np.ndarray) -> float:
+    """The level at which a picture of a score is brightest: the 99.8th percentile of what is not 0."""
+    return float(np.percentile(score[score > 0], 99.8)) if (score > 0).any() else 1.0
+
+
 def montage_figure(
     scan: np.ndarray, truth: np.ndarray, scores: Mapping[str, np.ndarray], affine: np.ndarray, across: int = 7
 ) -> plt.Figure:
@@ -184,8 +189,7 @@ def montage_figure(
     _contour(cells[0], truth > 0.5, 2, index, "lime")
     cells[0].set_title("scan, truth", fontsize=8)
     for axes, (title, score) in zip(cells[1:], scores.items()):
-        top = float(np.percentile(score[score > 0], 99.8)) if (score > 0).any() else 1.0
-        _show(axes, score, 2, index, spacing, vmin=0.0, vmax=top, cmap="inferno")
+        _show(axes, score, 2, index, spacing, vmin=0.0, vmax=top_of(score), cmap="inferno")
         _contour(axes, truth > 0.5, 2, index, "lime")
         axes.set_title(title, fontsize=8)
     for axes in cells[len(scores) + 1 :]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..errors import InputError
+from ..saving import file_hash
 from .usual_error import UsualError, scan_error
 
 __all__ = [
@@ -76,7 +76,7 @@ def load_calibration(path: str | Path | bool | None, weights: str | Path) -> Cal
         made_with = content["about"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no calibration of a score; {remedy}") from error
-    if Path(weights).is_file() and hashlib.sha256(Path(weights).read_bytes()).hexdigest() != made_with:
+    if Path(weights).is_file() and file_hash(weights) != made_with:
         raise InputError(f"{path} was made with other weights than {weights}; {remedy}")
     return calibration
 

@@ -1,0 +1,36 @@
+"""An evaluator handler that looks at one prepared case after the other, and writes at the end."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ignite.engine import Engine, Events
+
+__all__ = ["CaseHandler"]
+
+
+class CaseHandler:
+    """Attach it to an evaluator; a subclass has `note`, called with each case, and `write`, called with the engine at the end.
+
+    Attributes:
+        needed: an item of every case that could be used. The data loader names those that lack it, and they are passed over.
+    """
+
+    needed: ClassVar[str] = "lesion"
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._look)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def _look(self, engine: Engine) -> None:
+        case = {**engine.state.batch, **engine.state.output}
+        if self.needed in case:
+            self.note(case)
+
+    def note(self, case: dict[str, Any]) -> None:
+        """Take what is wanted of a case."""
+        raise NotImplementedError
+
+    def write(self, engine: Engine) -> None:
+        """Write what was noted."""
+        raise NotImplementedError
