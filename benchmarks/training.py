@@ -9,6 +9,7 @@ import torch
 from ignite.engine import Events
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
+from scripts.config import parse
 
 from .machine import DEVICE, Yardsticks, now, seconds, timed
 
@@ -26,8 +27,8 @@ def _parser(directory: Path, **overrides) -> ConfigParser:
 def sample(yardsticks: Yardsticks, directory: Path) -> list[dict]:
     """Deformation, anomaly, modality, encoding, corruption and pair of one synthetic sample at 1 mm and 160^3."""
     set_determinism(0)
-    parser = _parser(directory, voxel_size=1.0, patch_size=[160, 160, 160])
-    stream = parser.get_parsed_content("synthetic")
+    sizes = {"dataset_dir": str(directory / "sample_subject"), "voxel_size": 1.0, "patch_size": [160, 160, 160]}
+    stream = parse(["generator.yaml"], sizes).get_parsed_content("synthetic")
     subject = stream.data[0]
     parts: dict[str, float] = {}
     draws = 9

@@ -36,7 +36,7 @@ LEVELS = {
     "ct": [(0.2, 0.35), (0.75, 1.0)],
 }
 LESION_ML = (0.5, 100.0)
-OTHERS = 8  # people whose healthy T2w, FLAIR and CT are judged; all of them are judged as T1w
+OTHERS = 4  # people whose healthy T2w, FLAIR and CT are judged; all of them are judged as T1w
 
 
 def with_lesion(

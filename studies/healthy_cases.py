@@ -173,7 +173,7 @@ def write_healthy_cases(folder: Path) -> None:
                         save(cavity, folder / f"{name}_mask.nii.gz", np.uint8),
                     )
                     lists["cavities"].append(entry(image, "t1", lesion=mask))
-    labels = from_config("train.yaml", "labels", {})
+    labels = from_config("generator.yaml", "labels", {})
     for number, file in enumerate(LABEL_MAPS):
         label_map = labels.clean(Orientation("RAS", labels=None)(read_volume(SHARED / file)))
         for modality, tissues in APPEARANCES.items():

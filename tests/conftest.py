@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from scripts.config import parse
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -44,18 +44,18 @@ def sample_datalist(tmp_path_factory) -> Path:
 def train_config():
     """Parser of train.yaml with overrides: ``train_config(iterations=3)``."""
 
-    def parse(**overrides) -> ConfigParser:
-        parser = ConfigParser()
-        parser.read_config(str(ROOT / "bundle/configs/train.yaml"))
-        parser.update({**SMALL, **overrides})
-        return parser
-
-    return parse
+    return lambda **overrides: parse(["train.yaml"], {**SMALL, **overrides})
 
 
 @pytest.fixture
-def labels(train_config):
-    return train_config().get_parsed_content("labels")
+def generator():
+    """Parser of generator.yaml with overrides: ``generator(voxel_size=4.0)``."""
+    return lambda **overrides: parse(["generator.yaml"], {"voxel_size": 6.0, "patch_size": [32, 48, 32], **overrides})
+
+
+@pytest.fixture
+def labels(generator):
+    return generator().get_parsed_content("labels")
 
 
 def dice(a, b) -> float:

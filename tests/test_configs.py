@@ -142,11 +142,11 @@ def test_paper_scale_has_the_papers_numbers():
         last.in_channels == 64 and last.kernel_size == (1, 1, 1) and last.out_channels == 2
     )  # healthy T1w, intact scan
     # What is ours and not the paper's is off.
+    get = parser.get_parsed_content("generated").get_parsed_content
     fluid, encode = get("fluid").transform, get("encode").transform
     assert fluid.seed_saturation is None and fluid.seed_cell_size == [100.0, 100.0] and fluid.prob == 1.0
     assert (encode.texture, encode.strength, encode.scale, encode.cavity_prob) == ([1.0, 1.0], [1.0, 1.0], 0.0, 0.0)
-    assert get("attend").transform.power == 0.0
-    fluid = get("fluid").transform
+    assert get("attend").transform.power == 0.0 and get("patch_size") == [160] * 3 and get("voxel_size") == 1.0
     assert (fluid.cell_size, fluid.velocity_scale, fluid.num_times, fluid.time_step) == (100.0, 500.0, [2, 10], 0.1)
     deform = get("deform").transform
     assert (deform.rotation, deform.shear, deform.scaling, deform.nonlinear_std) == (15.0, 0.2, 0.2, [0.0, 4.0])
@@ -169,20 +169,23 @@ def test_ablations_change_what_they_say(sample_datalist):
         overrides = {**SMALL, "datalist": str(sample_datalist), "output_dir": "unused"}
         return parse("train", **overrides, **Guest(name)["train_settings"])
 
-    assert sample("una_no_fluid").get_parsed_content("fluid").transform.num_times == [1, 1]
-    traced = {"traced_masks": ["any.nii"]}
-    noise = parse("train", **traced, **Guest("una_noise_seeds")["train_settings"]).get_parsed_content("fluid").transform
+    def fluid(name, **overrides):
+        generated = parse("train", **overrides, **Guest(name)["train_settings"]).get_parsed_content("generated")
+        return generated.get_parsed_content("fluid").transform
+
+    assert fluid("una_no_fluid").num_times == [1, 1]
+    noise = fluid("una_noise_seeds", traced_masks=["any.nii"])
     for _ in range(20):
         noise.randomize()
         assert noise._mask is None
     assert sample("una_no_contrast").get_parsed_content("loss").lambda_contrast == 0
-    mirrorless = sample("una_no_mirror")
+    mirrorless = parse("train", features=SMALL["features"], input_keys=Guest("una_no_mirror")["input_keys"])
     batch = {
         key: torch.rand(1, 1, 32, 32, 32)
-        for key in ("healthy", "intact", "anomaly", "attention", "mirrored_anomaly", "image", "mirrored", "brain")
+        for key in ("healthy", "intact", "anomaly", "attention", "mirrored_anomaly", "scan", "mirrored", "brain")
     }
     inputs, _ = mirrorless.get_parsed_content("prepare_batch")({**batch, "diseased": torch.zeros(1)})
-    assert torch.equal(inputs, batch["image"])
+    assert torch.equal(inputs, batch["scan"])
     assert mirrorless.get_parsed_content("network_def").eval()(inputs).shape == (1, 2, 32, 32, 32)
     assert Guest("una_no_mirror")["method"].input_keys == ("scan",)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import ROOT, bundle_run, config, small
 from fire.parser import DefaultParseValue
-from scripts.config import from_config
-from scripts.errors import InputError, check_command_line
+from scripts.config import check_command_line, from_config
+from scripts.errors import InputError
 from scripts.learning import load_weights
 
 
@@ -43,7 +43,7 @@ def test_commands_fail_in_one_line(every, files):
                 "training",
                 *config("train"),
                 *small(output_dir=files / "out", num_workers=1, traced_masks=[str(files / "weights.pt")]),
-                "--traced_probability",
+                "--generator::traced_probability",
                 "1.0",
             ],
             "cannot read the traced lesion mask .*weights.pt",

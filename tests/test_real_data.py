@@ -4,8 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from monai.bundle import ConfigParser
 from monai.transforms import Orientation
 from scripts.data import CropToBraind, ReadVolumesd
 from scripts.fluid import RandFluidAnomaly, divergence, random_diffusivity, random_velocity, simulate, traced_seed
@@ -47,7 +45,7 @@ def test_a_lesion_of_the_white_matter_stays_there(shared_data, labels):
 
 
 @pytest.mark.parametrize("folder", ["label_maps", "label_maps_brain", "paired_t1_labels"])
-def test_the_generator_takes_real_subjects(shared_data, tmp_path, folder):
+def test_the_generator_takes_real_subjects(shared_data, tmp_path, folder, generator):
     if folder == "paired_t1_labels":
         subjects = [
             {"label": str(shared_data / folder / "bert_aseg.mgz"), "t1": str(shared_data / folder / "bert_brain.mgz")}
@@ -56,28 +54,19 @@ def test_the_generator_takes_real_subjects(shared_data, tmp_path, folder):
         subjects = [{"label": str(path)} for path in sorted((shared_data / folder).glob("*.nii.gz"))[:2]]
     datalist = tmp_path / "list.json"
     datalist.write_text(json.dumps({"training": subjects, "validation": subjects}))
-    parser = ConfigParser()
-    parser.read_config(str(ROOT / "bundle/configs/train.yaml"))
     masks = sorted(str(path) for path in (shared_data / "lesion_masks").glob("*.nii.gz"))[:5]
     masks += sorted(str(path) for path in (shared_data / "lesion_masks_acute").glob("*.nii.gz"))[:5]
     if folder == "label_maps_brain":
         masks = []  # their world is not near that of the masks, which would miss the brain
-    parser.update(
-        {
-            "datalist": str(datalist),
-            "output_dir": str(tmp_path),
-            "voxel_size": 3.0,
-            "patch_size": [64, 80, 64],
-            "traced_masks": masks,
-        }
-    )
-    dataset = parser.get_parsed_content("train::dataset")
+    dataset = generator(
+        datalist=str(datalist), voxel_size=3.0, patch_size=[64, 80, 64], traced_masks=masks
+    ).get_parsed_content("samples")
     lesions = 0
     for draw in range(6):
         sample = dataset[draw]
         brain, anomaly = sample["brain"] > 0, sample["anomaly"]
         assert 0.5e6 < brain.sum() * 27 < 3.2e6  # mm^3, scaled by up to 20 % along each axis
-        assert 0 <= sample["image"].min() and 0.8 <= sample["image"].max() <= 1
+        assert 0 <= sample["scan"].min() and 0.8 <= sample["scan"].max() <= 1
         assert not anomaly[~brain].any() and anomaly.max() <= 1 + 1e-3
         healthy = sample["healthy"]
         assert healthy[brain].mean() > 0.2 and not healthy[~brain].any()

@@ -1,4 +1,4 @@
-"""Statistics of the corruption, level by level, as train.yaml configures them (Table B.1)."""
+"""Statistics of the corruption, level by level, as generator.yaml configures them (Table B.1)."""
 
 import math
 
@@ -17,9 +17,9 @@ LEVELS = {
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_levels_of_the_config(train_config, level):
+def test_levels_of_the_config(generator, level):
     expected = LEVELS[level]
-    _, bias, acquisition = (t.transform for t in train_config(voxel_size=1.0).get_parsed_content(level).transforms)
+    _, bias, acquisition = (t.transform for t in generator(voxel_size=1.0).get_parsed_content(level).transforms)
     kinds, noise, fields = [], [], []
     image = torch.ones(1, 160, 160, 160)
     for seed in range(400):

@@ -96,14 +96,14 @@ def test_attention_counts_a_lesion_more_and_nothing_else():
 
 def test_total_is_the_weighted_sum():
     generator = torch.Generator().manual_seed(1)
-    target = {key: torch.rand(SHAPE, generator=generator) for key in ("healthy", "intact", "image", "mirrored")}
+    target = {key: torch.rand(SHAPE, generator=generator) for key in ("healthy", "intact", "scan", "mirrored")}
     target |= {"anomaly": volume(p000=1.0, p121=0.5), "mirrored_anomaly": volume(), "diseased": HEALTHY}
     target["attention"] = volume(1.0)
     pred = torch.rand((1, 2, 4, 4, 4), generator=generator)
     reconstruction, contrast = ReconstructionLoss(), ContrastLoss()
     parts = (
         reconstruction(pred[:, :1], target["healthy"], target["anomaly"], HEALTHY),
-        contrast(pred[:, :1], target["image"], target["mirrored"], target["anomaly"], target["mirrored_anomaly"]),
+        contrast(pred[:, :1], target["scan"], target["mirrored"], target["anomaly"], target["mirrored_anomaly"]),
         reconstruction(pred[:, 1:], target["intact"], target["anomaly"], HEALTHY),
     )
     for weight, intact in ((0.0, 0.0), (2.0, 0.0), (2.0, 0.5)):

@@ -1,11 +1,10 @@
-"""The kinds of samples that train.yaml mixes, from one datalist of every kind of subject."""
+"""The kinds of samples that generator.yaml mixes, from one datalist of every kind of subject."""
 
 import json
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from scripts.data import load_datalist
 from scripts.errors import InputError
 
@@ -34,9 +33,9 @@ def datalist(tmp_path, sample_datalist):
     return path
 
 
-def test_every_kind_of_subject_becomes_its_kind_of_sample(train_config, datalist, tmp_path):
-    parser = train_config(datalist=str(datalist), output_dir=str(tmp_path), voxel_size=4.0, patch_size=[48, 64, 48])
-    dataset = parser.get_parsed_content("train::dataset")
+def test_every_kind_of_subject_becomes_its_kind_of_sample(generator, datalist, tmp_path):
+    parser = generator(datalist=str(datalist), voxel_size=4.0, patch_size=[48, 64, 48])
+    dataset = parser.get_parsed_content("samples")
     samples = [dataset[draw] for draw in range(60)]
     kinds = {(sample["subject"], sample["kind"]) for sample in samples}
     assert kinds == {("healthy", "synthetic"), ("labels", "synthetic"), ("healthy", "real"), ("sick", "real")}
@@ -44,9 +43,9 @@ def test_every_kind_of_subject_becomes_its_kind_of_sample(train_config, datalist
         brain, anomaly, healthy = sample["brain"] > 0, sample["anomaly"], sample["healthy"]
         assert sample["diseased"] == float(sample["subject"] == "sick")
         assert healthy.max() <= 1 and not healthy[~brain].any() and healthy[brain].mean() > 0.2
-        assert sample["image"].min() >= 0 and 0.8 <= sample["image"].max() <= 1
+        assert sample["scan"].min() >= 0 and 0.8 <= sample["scan"].max() <= 1
         if sample["kind"] == "real":
-            assert not sample["image"][~brain].any()
+            assert not sample["scan"][~brain].any()
         if sample["subject"] == "sick":
             volume = float((anomaly > 0.5).sum()) * 4**3 / 27000  # of the traced lesion, scaled by up to 20 % an axis
             assert 0.3 < volume < 2.0
@@ -54,13 +53,13 @@ def test_every_kind_of_subject_becomes_its_kind_of_sample(train_config, datalist
             assert darker < 0.7  # the target still shows the disease, and must not be learned from inside
 
 
-def test_lesions_on_another_grid_are_refused(train_config, datalist, tmp_path):
+def test_lesions_on_another_grid_are_refused(generator, datalist, tmp_path):
     content = json.loads(datalist.read_text())
     lesion = nib.load(tmp_path / "lesion.nii.gz")
     nib.save(nib.Nifti1Image(np.asarray(lesion.dataobj)[:-3], lesion.affine), tmp_path / "cut.nii.gz")
     content["training"][2]["lesion"] = "cut.nii.gz"
     datalist.write_text(json.dumps(content))
-    parser = train_config(datalist=str(datalist), output_dir=str(tmp_path), device=torch.device("cpu"))
+    parser = generator(datalist=str(datalist))
     subjects = parser.get_parsed_content("subjects")
     assert "sick" not in [entry["subject"] for entry in subjects.data]
     with pytest.raises(InputError, match=r"1 subjects could not be used: sick: .*cut.nii.gz .* different grids"):

@@ -20,7 +20,7 @@ def test_overfits_one_sample_in_the_lesion(train_config, tmp_path, sample_datali
         features=[16, 16, 32, 32],
         voxel_size=7.0,
         patch_size=[32, 32, 32],
-        shares={"real": 1.0},
+        generator={"shares": {"real": 1.0}},
         iterations=iterations,
         iterations_per_epoch=iterations,
         learning_rate=3e-3,
@@ -35,14 +35,14 @@ def test_overfits_one_sample_in_the_lesion(train_config, tmp_path, sample_datali
         return region_errors(candidate, sample["healthy"].as_tensor(), brain, lesion, ["PSNR_D_region"]).item()
 
     # A lesion that is there to be removed.
-    sample = next(s for s in map(dataset.__getitem__, range(50)) if psnr_in_lesion(s["image"].as_tensor(), s) < 16.0)
+    sample = next(s for s in map(dataset.__getitem__, range(50)) if psnr_in_lesion(s["scan"].as_tensor(), s) < 16.0)
     parser.update({"train::dataloader": [list_data_collate([sample])] * iterations})
     parser.parse(reset=False)
     torch.manual_seed(0)
     trainer = parser.get_parsed_content("train::trainer")
     trainer.run()
     with torch.no_grad():
-        inputs = torch.cat([sample[key].as_tensor() for key in ("image", "mirrored")])[None]
+        inputs = torch.cat([sample[key].as_tensor() for key in ("scan", "mirrored")])[None]
         pred = parser.get_parsed_content("network").eval()(inputs)[0, :1]
     assert psnr_in_lesion(pred, sample) > psnr
 

@@ -97,7 +97,7 @@ def test_a_given_transform_is_kept(omega):
 
 
 def test_a_tilted_label_map_gets_its_plane_when_training_data_are_prepared(shared_data):
-    prepare = Compose(from_config("train.yaml", "prepare", {}))
+    prepare = Compose(from_config("generator.yaml", "prepare", {}))
     data = prepare({"label": str(shared_data / "label_maps/training_seg_08.nii.gz")})
     image, brain = data["typical_t1"], data["label"]
     assert symmetry(image, brain, data["mirror_transform"]) > symmetry(image, brain, mid_plane_reflection(brain)) + 0.05

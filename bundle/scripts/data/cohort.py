@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 __all__ = ["as_new_subject", "write_cohort"]
 
-COHORT_KEYS = ("image", "mirrored", "healthy", "anomaly", "label")
+# By the ending of its file, which the datalist shares, the item of a sample.
+COHORT = {"image": "scan", "mirrored": "mirrored", "healthy": "healthy", "anomaly": "anomaly", "label": "label"}
 
 
 def as_new_subject(
@@ -63,14 +64,14 @@ def write_cohort(
         case = f"{prefix}_{draw:04d}"
         (output_dir / case).mkdir(parents=True, exist_ok=True)
         affine, mirror_transform = as_new_subject(
-            np.asarray(sample["image"].affine),
-            sample["image"].shape[1:],
+            np.asarray(sample["scan"].affine),
+            sample["scan"].shape[1:],
             voxel_size,
             np.asarray(sample["mirror_transform"]),
         )
         entry: dict[str, Any] = {"subject": case, "mirror_transform": mirror_transform.tolist()}
-        for key in COHORT_KEYS:
-            values = convert_to_tensor(sample[key], track_meta=False)[0].cpu().numpy()
+        for key, item in COHORT.items():
+            values = convert_to_tensor(sample[item], track_meta=False)[0].cpu().numpy()
             file = Path(case) / f"{case}_{key}.nii.gz"
             nib.save(
                 nib.Nifti1Image(values.astype(np.int16 if key == "label" else np.float32), affine), output_dir / file

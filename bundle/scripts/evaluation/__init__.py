@@ -1,7 +1,7 @@
 """Everything right of the seam: what is made of a raw score, the same for every method. Knows no method."""
 
 from .comparison import Comparison, check_splits, write_scores
-from .errors import COLUMNS, LESION_THRESHOLD, RegionErrors, psnr_in_lesion, region_errors
+from .errors import COLUMNS, RegionErrors, psnr_in_lesion, region_errors
 from .gate import HealthyGate, findings, gate_summary
 from .handler import CaseHandler
 from .judgement import Judgement
@@ -24,7 +24,6 @@ from .voxels import count_voxels, voxel_metrics
 
 __all__ = [
     "COLUMNS",
-    "LESION_THRESHOLD",
     "CaseHandler",
     "Comparison",
     "Conformal",

@@ -8,9 +8,10 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 from monai.utils import convert_to_tensor
 
+from ..fluid import LESION_THRESHOLD
 from ..similarity import ssim_map, to_scale_of
 
-__all__ = ["COLUMNS", "LESION_THRESHOLD", "RegionErrors", "psnr_in_lesion", "region_errors"]
+__all__ = ["COLUMNS", "RegionErrors", "psnr_in_lesion", "region_errors"]
 
 REGIONS = ("F", "H", "D")
 MEASURES = ("L1", "PSNR", "SSIM")
@@ -18,7 +19,6 @@ AVERAGES = ("region", "volume")
 COLUMNS = tuple(f"{measure}_{region}_{average}" for average in AVERAGES for measure in MEASURES for region in REGIONS)
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 5.0  # of the paper's code
-LESION_THRESHOLD = 0.2  # of a probability, above which a voxel is lesion, as in training
 
 
 def region_errors(

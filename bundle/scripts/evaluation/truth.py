@@ -9,8 +9,8 @@ import torch
 from monai.data import MetaTensor
 
 from ..errors import InputError
+from ..fluid import LESION_THRESHOLD
 from ..volumes import read_volume, same_grid
-from .errors import LESION_THRESHOLD
 
 __all__ = ["check_truth", "on_grid", "true_lesion"]
 

@@ -27,7 +27,9 @@ from ..volumes import read_volume
 from .potentials import random_diffusivity, random_noise, random_velocity
 from .transport import simulate
 
-__all__ = ["RandFluidAnomaly", "RandFluidAnomalyd", "perlin_seed", "traced_seed"]
+__all__ = ["LESION_THRESHOLD", "RandFluidAnomaly", "RandFluidAnomalyd", "perlin_seed", "traced_seed"]
+
+LESION_THRESHOLD = 0.2  # of a probability, above which a voxel is lesion [code]
 
 
 def perlin_seed(
@@ -154,7 +156,7 @@ class RandFluidAnomaly(RandomizableTransform):
         time_step: float = 0.1,
         num_times: tuple[int, int] = (2, 10),
         taper: float = 20.0,
-        lesion_threshold: float = 0.2,
+        lesion_threshold: float = LESION_THRESHOLD,
         min_lesion_fraction: float = 1e-6,
         cfl: float = 0.95,
         prob: float = 1.0,

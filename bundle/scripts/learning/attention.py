@@ -11,6 +11,8 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy.ndimage import generate_binary_structure, label
 
+from ..fluid import LESION_THRESHOLD
+
 __all__ = ["LesionAttention", "LesionAttentiond"]
 
 
@@ -32,7 +34,7 @@ class LesionAttention(Transform):
         reference_ml: float = 5.0,
         power: float = 0.5,
         limits: tuple[float, float] = (0.5, 8.0),
-        lesion_threshold: float = 0.2,
+        lesion_threshold: float = LESION_THRESHOLD,
     ) -> None:
         self.reference_ml = reference_ml
         self.power = power

@@ -15,7 +15,7 @@ TARGET_KEYS = (
     "anomaly",
     "attention",
     "mirrored_anomaly",
-    "image",
+    "scan",
     "mirrored",
     "brain",
     "diseased",
@@ -26,10 +26,10 @@ class PrepareSample:
     """``prepare_batch`` of the engines: network input and targets, on the device.
 
     Args:
-        input_keys: items that become the channels of the network's input [paper: image and mirrored].
+        input_keys: items that become the channels of the network's input [paper: the scan and its mirror image].
     """
 
-    def __init__(self, input_keys: Sequence[str] = ("image", "mirrored")) -> None:
+    def __init__(self, input_keys: Sequence[str] = ("scan", "mirrored")) -> None:
         self.input_keys = tuple(input_keys)
 
     def __call__(

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from ..fluid import LESION_THRESHOLD
+
 __all__ = ["ContrastLoss", "ReconstructionLoss", "UNALoss"]
 
 
@@ -70,7 +72,7 @@ class ContrastLoss(nn.Module):
     """
 
     def __init__(
-        self, alpha: float = 1.0, beta: float = 1.0, gamma: float = 1.0, lesion_threshold: float = 0.2
+        self, alpha: float = 1.0, beta: float = 1.0, gamma: float = 1.0, lesion_threshold: float = LESION_THRESHOLD
     ) -> None:
         super().__init__()
         self.alpha = alpha
@@ -145,7 +147,7 @@ class UNALoss(nn.Module):
         loss = self.reconstruction(healthy, target["healthy"], *weighing)
         if self.lambda_contrast:
             loss = loss + self.lambda_contrast * self.contrast(
-                healthy, target["image"], target["mirrored"], target["anomaly"], target["mirrored_anomaly"]
+                healthy, target["scan"], target["mirrored"], target["anomaly"], target["mirrored_anomaly"]
             )
         if self.lambda_intact:
             loss = loss + self.lambda_intact * self.reconstruction(intact, target["intact"], *weighing)

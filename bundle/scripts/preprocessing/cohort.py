@@ -74,6 +74,59 @@ def _companion(scan: Scan, grid: MetaTensor) -> MetaTensor:
     return placed
 
 
+def _row(subject: str, scan: Scan) -> dict[str, Any]:
+    """How a row of the summary begins."""
+    return {"subject": subject, "scan": scan.name, "file": str(scan.files[0])}
+
+
+def _prepare_scans(
+    subject: str, scans: Sequence[Scan], transform: Callable
+) -> tuple[list[dict[str, Any]], dict[str, tuple[dict, dict]]]:
+    """Prepare every scan of a subject; a row of the summary for each, and by modality the row and the data of its first scan."""
+    rows, prepared = [], {}
+    for scan in scans:
+        if scan.modality in COMPANIONS:
+            continue
+        row = {**_row(subject, scan), "status": "done", "message": ""}
+        rows.append(row)
+        try:
+            path = scan.path
+            data = transform({"image": path if isinstance(path, tuple) else str(path), "modality": scan.modality})
+        except Exception as error:  # one scan must not stop a cohort; the message says what it was
+            row.update(status="failed", message=reason(error))
+            continue
+        row.update(modality=data["modality"], modality_confidence=round(float(data["modality_confidence"]), 2))
+        row["brain_ml"] = round(float(data["brain"].sum()) * abs(np.linalg.det(data["brain"].affine[:3, :3])) / 1e3)
+        other = prepared.get(data["modality"])
+        if other is not None:
+            row.update(status="left out", message=f"{other[0]['scan']} is this subject's {data['modality']} already")
+            continue
+        prepared[data["modality"]] = (row, data)
+    return rows, prepared
+
+
+def _save_aligned(
+    prepared: Mapping[str, tuple[dict, dict]], reference: str, folder: Path, prefix: str, files: dict[str, str]
+) -> dict[str, list]:
+    """Save the scans of a subject on the grid of its reference, and note their names in `files`.
+
+    Returns:
+        by modality, the rigid motion from the reference to the scan, in RAS mm.
+    """
+    image, brain = (prepared[reference][1][key] for key in ("image", "brain"))
+    motions = {}
+    for modality, (_, data) in prepared.items():
+        volume = data["image"]
+        if modality != reference:
+            motion = rigid_registration(image, volume)
+            motions[modality] = motion.tolist()
+            volume = moved_onto(volume, np.linalg.inv(motion), image)
+            volume = MetaTensor(volume.as_tensor() * (brain.as_tensor() > 0), affine=image.affine)
+        files[modality] = f"{prefix}_desc-preproc_{SUFFIX[modality]}.nii.gz"
+        save_volume(volume, folder / files[modality], np.float32)
+    return motions
+
+
 def prepare_subject(
     subject: str,
     scans: Sequence[Scan],
@@ -112,25 +165,7 @@ def prepare_subject(
             f"{folder} exists and is not of an earlier run; it will not be replaced: use another output_dir"
         )
 
-    rows, prepared = [], {}
-    for scan in scans:
-        if scan.modality in COMPANIONS:
-            continue
-        row = {"subject": subject, "scan": scan.name, "file": str(scan.files[0]), "status": "done", "message": ""}
-        rows.append(row)
-        try:
-            path = scan.path
-            data = transform({"image": path if isinstance(path, tuple) else str(path), "modality": scan.modality})
-        except Exception as error:  # one scan must not stop a cohort; the message says what it was
-            row.update(status="failed", message=reason(error))
-            continue
-        row.update(modality=data["modality"], modality_confidence=round(float(data["modality_confidence"]), 2))
-        row["brain_ml"] = round(float(data["brain"].sum()) * abs(np.linalg.det(data["brain"].affine[:3, :3])) / 1e3)
-        other = prepared.get(data["modality"])
-        if other is not None:
-            row.update(status="left out", message=f"{other[0]['scan']} is this subject's {data['modality']} already")
-            continue
-        prepared[data["modality"]] = (row, data)
+    rows, prepared = _prepare_scans(subject, scans, transform)
     if not prepared:
         return rows
 
@@ -143,16 +178,7 @@ def prepare_subject(
     anat.mkdir(parents=True, exist_ok=True)
     files = {"brain": f"{prefix}_desc-brain_mask.nii.gz"}
     save_volume(brain, anat / files["brain"], np.uint8)
-    motions = {}
-    for modality, (_, data) in prepared.items():
-        volume = data["image"]
-        if modality != reference_modality:
-            motion = rigid_registration(image, volume)
-            motions[modality] = motion.tolist()
-            volume = moved_onto(volume, np.linalg.inv(motion), image)
-            volume = MetaTensor(volume.as_tensor() * (brain.as_tensor() > 0), affine=image.affine)
-        files[modality] = f"{prefix}_desc-preproc_{SUFFIX[modality]}.nii.gz"
-        save_volume(volume, anat / files[modality], np.float32)
+    motions = _save_aligned(prepared, reference_modality, anat, prefix, files)
     for scan in scans:
         if scan.modality in COMPANIONS:
             name = f"{prefix}_desc-{COMPANIONS[scan.modality]}.nii.gz"
@@ -160,8 +186,8 @@ def prepare_subject(
                 save_volume(_companion(scan, image), anat / name, np.int16)
                 files[scan.modality] = name
             except Exception as error:  # the scan is good without it
-                row = {"subject": subject, "scan": scan.name, "file": str(scan.files[0]), "modality": scan.modality}
-                rows.append({**row, "status": "failed", "message": reason(error)})
+                failed = {"modality": scan.modality, "status": "failed", "message": reason(error)}
+                rows.append({**_row(subject, scan), **failed})
     if make_labels and "label" not in files and reference_modality == "t1":
         files["label"] = f"{prefix}_desc-threetissue_dseg.nii.gz"
         save_volume(tissue_labels(image, brain, mirror), anat / files["label"], np.int16)
@@ -191,8 +217,7 @@ def _prepare_or_say_why(subject: str, scans: Sequence[Scan], *arguments: Any) ->
     try:
         return prepare_subject(subject, scans, *arguments)
     except Exception as error:
-        row = {"subject": subject, "scan": scans[0].name, "file": str(scans[0].files[0])}
-        return [{**row, "status": "failed", "message": reason(error)}]
+        return [{**_row(subject, scans[0]), "status": "failed", "message": reason(error)}]
 
 
 def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int) -> None:

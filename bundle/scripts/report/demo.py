@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ..appearance import ScaleToUnit
 from ..errors import InputError
-from ..evaluation import LESION_THRESHOLD, psnr_in_lesion
-from ..fluid import RandFluidAnomaly
+from ..evaluation import psnr_in_lesion
+from ..fluid import LESION_THRESHOLD, RandFluidAnomaly
 from .figures import detection_figure, film_strip, loss_figure, sample_figure
 
 __all__ = ["demo_report"]
@@ -77,6 +77,42 @@ def _found(case: Path, analysed: Path) -> tuple[dict[str, np.ndarray], dict[str,
     return pictures, numbers
 
 
+def _time_course(subject: Mapping[str, torch.Tensor], fluid: RandFluidAnomaly, path: Path) -> None:
+    """Three seeds, carried by the fluid."""
+    brain = (subject["label"] > 0).float()
+    trajectories = []
+    times = [i * fluid.time_step for i in range(0, fluid.num_times[1], 3)]
+    for seed in range(3):
+        fluid.set_random_state(seed)
+        fluid.randomize()
+        trajectories.append(fluid.trajectory(brain, times).cpu().numpy())
+    film_strip(trajectories, _volume(subject["t1"]), [f"t = {t:.1f}" for t in times], path)
+
+
+def _one_to_ten(
+    subject: Mapping[str, torch.Tensor], fluid: RandFluidAnomaly, fates: RandFluidAnomaly, output_dir: Path
+) -> None:
+    """One mask, which `fates` reads from the file written here, and what became of it in ten draws."""
+    brain = (subject["label"] > 0).float()
+    fluid.set_random_state(22)  # a compact seed inside one hemisphere
+    fluid.randomize()
+    seed = (fluid.trajectory(brain, [0.0]) > fluid.lesion_threshold).float()
+    one_mask = nib.Nifti1Image(seed[0].cpu().numpy(), brain.affine.numpy())
+    nib.save(one_mask, output_dir / "one_mask.nii.gz")
+    ten = [fates.set_random_state(number)(brain)[0].cpu().numpy() for number in range(10)]
+    rows = [np.stack([seed[0].cpu().numpy(), *ten[first : first + 5]]) for first in (0, 5)]
+    film_strip(rows, _volume(subject["t1"]), ["one mask", *["became"] * 5], output_dir / "one_to_ten.png")
+
+
+def _samples(samples: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """What the network learns from."""
+    shown = []
+    for sample in samples:
+        shown.append({key: _volume(sample[key]) for key in ("scan", "mirrored", "anomaly", "healthy")})
+        shown[-1]["title"] = "label map, random modality" if sample["kind"] == "synthetic" else "real T1w"
+    sample_figure(shown, path)
+
+
 def demo_report(
     output_dir: str | Path,
     subject: Mapping[str, torch.Tensor],
@@ -93,7 +129,7 @@ def demo_report(
         subject: prepared subject with ``t1`` and ``label``, for the time course.
         fluid: generator of the time course.
         fates: the same with one traced mask, ``one_mask.nii.gz`` of `output_dir`, which is written here.
-        samples: draws to show, with ``kind``, ``image``, ``mirrored``, ``anomaly``, ``healthy``.
+        samples: draws to show, with ``kind``, ``scan``, ``mirrored``, ``anomaly``, ``healthy``.
         columns: how many.
 
     Returns:
@@ -111,31 +147,9 @@ def demo_report(
     loss = _scalars(output_dir, "train_loss")
     validation = _scalars(output_dir, "PSNR_D_region")
 
-    brain = (subject["label"] > 0).float()
-    trajectories = []
-    times = [i * fluid.time_step for i in range(0, fluid.num_times[1], 3)]
-    for seed in range(3):
-        fluid.set_random_state(seed)
-        fluid.randomize()
-        trajectories.append(fluid.trajectory(brain, times).cpu().numpy())
-    film_strip(trajectories, _volume(subject["t1"]), [f"t = {t:.1f}" for t in times], output_dir / "fluid.png")
-
-    fluid.set_random_state(22)  # a compact seed inside one hemisphere
-    fluid.randomize()
-    seed = (fluid.trajectory(brain, [0.0]) > fluid.lesion_threshold).float()
-    one_mask = nib.Nifti1Image(seed[0].cpu().numpy(), brain.affine.numpy())
-    nib.save(one_mask, output_dir / "one_mask.nii.gz")
-    ten = [fates.set_random_state(number)(brain)[0].cpu().numpy() for number in range(10)]
-    rows = [np.stack([seed[0].cpu().numpy(), *ten[first : first + 5]]) for first in (0, 5)]
-    titles = ["one mask", *["became"] * 5]
-    film_strip(rows, _volume(subject["t1"]), titles, output_dir / "one_to_ten.png")
-
-    shown = []
-    for draw in range(columns):
-        sample = samples[draw]
-        shown.append({key: _volume(sample[key]) for key in ("image", "mirrored", "anomaly", "healthy")})
-        shown[-1]["title"] = "label map, random modality" if sample["kind"] == "synthetic" else "real T1w"
-    sample_figure(shown, output_dir / "samples.png")
+    _time_course(subject, fluid, output_dir / "fluid.png")
+    _one_to_ten(subject, fluid, fates, output_dir)
+    _samples([samples[draw] for draw in range(columns)], output_dir / "samples.png")
     loss_figure(loss, validation, output_dir / "loss.png")
     volumes = {key: torch.as_tensor(values)[None] for key, values in pictures.items()}
     detection_figure(

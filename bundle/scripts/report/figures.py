@@ -18,6 +18,8 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
 
+from ..fluid import LESION_THRESHOLD
+
 __all__ = ["detection_figure", "film_strip", "loss_figure", "montage_figure", "sample_figure", "top_of"]
 
 PLANES = ("sagittal", "coronal", "axial")
@@ -77,14 +79,14 @@ def film_strip(trajectories: Sequence[np.ndarray], image: np.ndarray, titles: Se
         len(trajectories), len(titles), figsize=(1.7 * len(titles), 2.2 * len(trajectories)), squeeze=False
     )
     for row, frames in zip(rows, trajectories):
-        index = _centre(frames.max(axis=0) > 0.2)[2]
+        index = _centre(frames.max(axis=0) > LESION_THRESHOLD)[2]
         for axes, frame, title in zip(row, frames, titles):
             _show(axes, image, 2, index, vmin=0.0, vmax=1.0)
             section = _section(frame, 2, index)
             axes.imshow(np.ma.masked_less(section, 0.02), cmap="inferno", vmin=0.0, vmax=1.0, alpha=0.85)
-            _contour(axes, frame > 0.2, 2, index, "cyan")
+            _contour(axes, frame > LESION_THRESHOLD, 2, index, "cyan")
             axes.set_title(title, fontsize=8)
-    figure.suptitle("Fluid anomaly: probability in colour, lesion (P > 0.2) outlined", fontsize=10)
+    figure.suptitle(f"Fluid anomaly: probability in colour, lesion (P > {LESION_THRESHOLD}) outlined", fontsize=10)
     figure.tight_layout()
     return _save(figure, path)
 
@@ -96,15 +98,22 @@ def sample_figure(samples: Sequence[Mapping[str, np.ndarray]], path: str | Path)
         samples: with ``image``, ``mirrored``, ``anomaly``, ``healthy``: ``(X, Y, Z)``, RAS; and ``title``.
         path: PNG to write.
     """
-    names = {"image": "scan", "mirrored": "mirrored scan", "anomaly": "anomaly", "healthy": "healthy target"}
+    names = {"scan": "scan", "mirrored": "mirrored scan", "anomaly": "anomaly", "healthy": "healthy target"}
     figure, rows = plt.subplots(len(names), len(samples), figsize=(1.9 * len(samples), 8.8), squeeze=False)
     for column, sample in enumerate(samples):
-        index = _centre(sample["anomaly"] > 0.2)[2]
+        index = _centre(sample["anomaly"] > LESION_THRESHOLD)[2]
         for row, (key, name) in enumerate(names.items()):
             axes = rows[row, column]
             _show(axes, sample[key], 2, index, vmin=0.0, vmax=1.0, cmap="inferno" if key == "anomaly" else "gray")
             if key != "anomaly":
-                _contour(axes, sample["anomaly"] > 0.2, 2, index, "cyan", "dotted" if key == "mirrored" else "solid")
+                _contour(
+                    axes,
+                    sample["anomaly"] > LESION_THRESHOLD,
+                    2,
+                    index,
+                    "cyan",
+                    "dotted" if key == "mirrored" else "solid",
+                )
             if row == 0:
                 axes.set_title(str(sample["title"]), fontsize=8)
             if column == 0:
