@@ -93,10 +93,10 @@ class UNAApp(MONAILabelApp):
             "score": Score,
             "healthy": Healthy,
         }
-        return {f"{a.name}_{kind}": make(a) for a in self.analysts for kind, make in kinds.items()}
+        return {f"{a.name}_{kind}": kinds[kind](a) for a in self.analysts for kind in a["models"]}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        return {analyst.name: Learn(analyst, self.training_data) for analyst in self.analysts}
+        return {a.name: Learn(a, self.training_data) for a in self.analysts if a["training"] is not None}
 
     def init_strategies(self) -> dict[str, Strategy]:
         strategies: dict[str, Strategy] = {"random": RandomScan()}

@@ -5,7 +5,8 @@ Written: ``datalist.json``, and ``t1.json`` with its T1w alone, for ``run compar
 - ``training``: the T1w of the people of ``healthy_split.json`` that train, and each of them as T2w, FLAIR and CT, which are made of
   the T1w by contrast curves: nobody here has a real healthy one;
 - ``validation``: the people that calibrate, healthy, and six of them with a simulated lesion;
-- ``test``: the people that test, healthy and with simulated lesions and cavities, and the real scans of `studies.real_scans`.
+- ``test``: the people that test, healthy and with simulated lesions and cavities, and the real scans of `studies.real_scans`;
+- ``label_maps.json``, for methods that are shown generated samples: the label maps that UNA's training has.
 
 A simulated lesion is a fluid anomaly, which is blended into the scan with an intensity that its modality shows in disease. The
 painting differs from that of UNA's training (a constant level instead of a shift of the tissue), the shape does not.
@@ -26,7 +27,7 @@ from tqdm import tqdm
 from . import SHARED
 from .healthy_cases import entry, extracted, in_other_contrasts, save, with_cavity
 from .real_scans import write_real_scans
-from .training_data import HEALTHY
+from .training_data import HEALTHY, HELD_OUT
 
 # Levels of a lesion in shares of the scan's 99th percentile.
 LEVELS = {
@@ -112,6 +113,10 @@ def write_comparison(folder: Path) -> Path:
     datalist.write_text(json.dumps(lists, indent=1))
     t1 = {section: [scan for scan in scans if scan["modality"] == "t1"] for section, scans in lists.items()}
     (folder / "t1.json").write_text(json.dumps(t1, indent=1))
+    files = [file for kind in ("label_maps", "label_maps_brain") for file in sorted((SHARED / kind).glob("*.nii.gz"))]
+    maps = [{"subject": file.name.removesuffix(".nii.gz"), "label": str(file)} for file in files]
+    maps = {"training": [entry for entry in maps if entry["subject"] not in HELD_OUT]}
+    (folder / "label_maps.json").write_text(json.dumps(maps, indent=1))
     return datalist
 
 

@@ -89,7 +89,7 @@ class Analyst:
         return self._method[1]
 
     def _with_weights(self, path: Path) -> Method:
-        return Guest(self["method"], self["guest_settings"])["method"].load(path).eval()
+        return Guest(self["method"], self["guest_settings"]).with_weights(path)
 
     def analyse(self, image: str | Path, modality: str | None = None) -> dict[str, Any]:
         """Everything at the working resolution, and the scan.

@@ -27,8 +27,9 @@ TOY = {
 TOY_OF = {
     **{name: {"iterations": 20, "steps": 2} for name in ("diffusion", "diffusion_perlin", "latent_diffusion")},
     "patchcore": {"bank_size": 400, "samples": 400},
+    "patchcore_released": {"bank_size": 400, "samples": 400, "checkpoint": None},
     "vae_mahalanobis": {"draws": 4},
-    "fluid_segmenter": {"train_settings": {"num_times": [2, 3]}, "iterations": 40},
+    "fluid_segmenter": {"generator": {"num_times": [2, 3]}, "iterations": 40},
 }
 UNA = {  # gradients are tested where the training is; here a few steps show that the whole road works
     "features": [8, 8, 8, 8],
@@ -125,6 +126,14 @@ def test_a_method_never_sees_the_truth(case):
 
     guest = Guest("contralateral")
     assert torch.equal(guest(Watched(scan, lesion=ball))["score"], guest({**scan, "lesion": ~ball})["score"])
+
+
+def test_a_score_counts_in_limits_of_its_modality(case):
+    scan, _ = case
+    plain, limited = Guest("contralateral"), Guest("contralateral", {"limits": {"t2": 0.25}})
+    torch.testing.assert_close(limited(scan)["score"], 4.0 * plain(scan)["score"])
+    with pytest.raises(InputError, match="limits of this Contralateral are of t2, not of flair"):
+        limited({**scan, "modality": "flair"})
 
 
 def test_files_of_methods_leave_the_evaluation_alone():

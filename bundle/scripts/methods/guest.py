@@ -51,7 +51,13 @@ class Guest:
     @cached_property
     def method(self) -> Method:
         """The method with the weights of its ``checkpoint``."""
-        return self["method"].load(self["checkpoint"]).eval()
+        return self.with_weights(self["checkpoint"])
+
+    def with_weights(self, path: str | Path | None) -> Method:
+        """The method with weights of a file, see `Method.load`, and with the ``limits`` of its config."""
+        method = self["method"].load(path).eval()
+        method.limits = dict(self["limits"] or {})
+        return method
 
     @cached_property
     def about(self) -> dict[str, Any]:

@@ -30,12 +30,17 @@ class Method(torch.nn.Module):
         sees: what the method was shown before it meets a scan ("healthy scans", "label maps", "simulated lesions", "ImageNet").
             Every table prints it.
         priors: what its score takes for granted about disease ("lesions are bright in T2w"). Every table prints it.
+
+    Attributes:
+        limits: by modality, what the score of healthy people rarely exceeds; scores are divided by it, so that 1 is the limit. Empty
+            for a method whose score stays as it is.
     """
 
     def __init__(self, sees: Sequence[str] = (), priors: Sequence[str] = ()) -> None:
         super().__init__()
         self.sees = tuple(sees)
         self.priors = tuple(priors)
+        self.limits: dict[str, float] = {}
 
     def fit(self, cases: Iterable[Mapping[Hashable, Any]]) -> None:
         """Learn from prepared healthy cases what needs no gradient; by default there is nothing to learn."""
@@ -55,7 +60,7 @@ class Method(torch.nn.Module):
         """`maps` without gradients; the score is float32, not negative, and 0 outside the brain.
 
         Raises:
-            InputError: when the score is not finite.
+            InputError: when the score is not finite, or the method has limits, but none of this modality.
         """
         given = {key: case[key] for key in GIVEN}
         with torch.no_grad():
@@ -66,8 +71,19 @@ class Method(torch.nn.Module):
                 f"the score of {type(self).__name__} is not finite; its weights or its training are damaged"
             )
         inside = convert_to_tensor(case["brain"], track_meta=False).cpu() > 0
-        found["score"] = MetaTensor(values.clamp(min=0.0) * inside, affine=case["scan"].affine)
+        found["score"] = MetaTensor(
+            values.clamp(min=0.0) * inside / self._limit(case["modality"]), affine=case["scan"].affine
+        )
         return found
+
+    def _limit(self, modality: str) -> float:
+        if not self.limits:
+            return 1.0
+        if modality not in self.limits:
+            raise InputError(
+                f"the limits of this {type(self).__name__} are of {', '.join(self.limits)}, not of {modality}"
+            )
+        return self.limits[modality]
 
     def picture(self, case: Mapping[Hashable, Any]) -> MetaTensor:
         """What the method makes of a case, to compare two looks at it: its healthy scan where it has one, else its score."""
