@@ -33,6 +33,12 @@ def test_every_model_answers_on_the_grid_of_the_scan(server, scans):
     file, _ = server.client.infer("una_score", "patient0_t1", {"values": "score"})
     score = nib.load(file).get_fdata()
     assert ((levels == 0) == (score < 0.5)).mean() > 0.999  # the levels are those of the score
+    # PatchCore is a second family, which draws no healthy brain and does not learn.
+    assert {"patchcore_anomaly", "patchcore_score"} <= set(info["models"]) and "patchcore_healthy" not in info["models"]
+    assert set(info["trainers"]) == {"una"}
+    second = nib.load(server.client.infer("patchcore_score", "patient0_t1", {"values": "score"})[0])
+    found = nib.load(server.client.infer("patchcore_anomaly", "patient0_t1", {"min_volume_ml": 0.0})[0])
+    assert ((second.get_fdata() > 1.0) == (np.asarray(found.dataobj) > 0)).mean() > 0.999
     healthy = volumes["una_healthy"].get_fdata()
     inside = (scan.get_fdata() > 0) & (healthy > 0)
     assert np.corrcoef(healthy[inside], scan.get_fdata()[inside])[0, 1] > 0.5

@@ -32,8 +32,8 @@ class Method(torch.nn.Module):
         priors: what its score takes for granted about disease ("lesions are bright in T2w"). Every table prints it.
 
     Attributes:
-        limits: by modality, what the score of healthy people rarely exceeds; scores are divided by it, so that 1 is the limit. Empty
-            for a method whose score stays as it is.
+        limits: by modality, what the score of healthy people rarely exceeds; scores are divided by it, so that 1 is the limit.
+            Empty for a method whose score stays as it is.
     """
 
     def __init__(self, sees: Sequence[str] = (), priors: Sequence[str] = ()) -> None:
