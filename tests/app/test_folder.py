@@ -52,7 +52,7 @@ def test_a_label_replaces_the_old_one_whole(folder, tmp_path):
     assert "c" in store(folder).list_images()
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_kill_while_labels_are_stored_leaves_the_old_or_the_new_one(folder, tmp_path, kills):
     sources = [mask(tmp_path / f"{value}.nii.gz", value) for value in (2, 3)]
     program = (
