@@ -112,6 +112,16 @@ def test_the_shipped_weights_are_the_listed_ones_and_the_default():
     assert all(torch.isfinite(p).all() for p in network.parameters())
 
 
+def parts_of_other_files(content):
+    """Every call of `scripts.config.from_config` in a config."""
+    if isinstance(content, dict):
+        if content.get("_target_") == "scripts.config.from_config":
+            yield content
+        content = list(content.values())
+    for item in content if isinstance(content, list) else []:
+        yield from parts_of_other_files(item)
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_reference_of_every_config_resolves(path):
     base = dict.fromkeys(["multi_gpu_train", "evaluate", "demo", "paper", "released"], "train")
@@ -124,6 +134,11 @@ def test_every_reference_of_every_config_resolves(path):
     text = json.dumps(parser.get(), default=str)
     for reference in set(re.findall(r"[@%]([A-Za-z_]\w*(?:::\w+)*)", text)):
         assert reference in parser, f"{path.name} refers to '{reference}', which nothing defines"
+    for part in parts_of_other_files(parser.get()):
+        other = parse(part["file"].removesuffix(".yaml"))
+        assert part["part"] in other, f"{path.name} takes '{part['part']}', which {part['file']} does not have"
+        named = part["overrides"] if isinstance(part["overrides"], dict) else {}
+        assert all(key in other for key in named), f"{path.name} sets {set(named)} of {part['file']}"
     for target in set(re.findall(r'"_target_": "(scripts\.[\w.]+)"', text)):
         module, _, name = target.rpartition(".")
         assert hasattr(__import__(module, fromlist=[name]), name), f"{path.name}: {target} does not exist"
