@@ -27,7 +27,7 @@ from tqdm import tqdm
 from . import SHARED
 from .healthy_cases import entry, extracted, in_other_contrasts, save, with_cavity
 from .real_scans import write_real_scans
-from .training_data import HEALTHY, HELD_OUT
+from .training_data import HEALTHY, HELD_OUT, label_maps
 
 # Levels of a lesion in shares of the scan's 99th percentile.
 LEVELS = {
@@ -113,9 +113,7 @@ def write_comparison(folder: Path) -> Path:
     datalist.write_text(json.dumps(lists, indent=1))
     t1 = {section: [scan for scan in scans if scan["modality"] == "t1"] for section, scans in lists.items()}
     (folder / "t1.json").write_text(json.dumps(t1, indent=1))
-    files = [file for kind in ("label_maps", "label_maps_brain") for file in sorted((SHARED / kind).glob("*.nii.gz"))]
-    maps = [{"subject": file.name.removesuffix(".nii.gz"), "label": str(file)} for file in files]
-    maps = {"training": [entry for entry in maps if entry["subject"] not in HELD_OUT]}
+    maps = {"training": [subject for subject in label_maps() if subject["subject"] not in HELD_OUT]}
     (folder / "label_maps.json").write_text(json.dumps(maps, indent=1))
     return datalist
 

@@ -27,6 +27,15 @@ HELD_OUT = ("training_seg_16", "brain4_labels", "sub-colin27")
 EVERY = 10  # of the masks, one is held out
 
 
+def label_maps() -> list[dict[str, str]]:
+    """Entries of the label maps that have no scan."""
+    return [
+        {"subject": file.name.removesuffix(".nii.gz"), "label": str(file)}
+        for kind in ("label_maps", "label_maps_brain")
+        for file in sorted((SHARED / kind).glob("*.nii.gz"))
+    ]
+
+
 def write_training_data(folder: Path, workers: int) -> None:
     """Prepare the scans, register every subject to the template, and write ``datalist.json`` and ``masks.json``."""
     for subject, files in SCANS.items():
@@ -42,11 +51,7 @@ def write_training_data(folder: Path, workers: int) -> None:
     from_config(
         "preprocess.yaml", "cohort", {"input": str(folder / "raw"), "output_dir": str(prepared), "workers": workers}
     )()
-    subjects = [
-        {"subject": file.name.removesuffix(".nii.gz"), "label": str(file)}
-        for kind in ("label_maps", "label_maps_brain")
-        for file in sorted((SHARED / kind).glob("*.nii.gz"))
-    ]
+    subjects = label_maps()
     subjects += load_datalist(prepared / "datalist.json", "training")
     subjects += load_datalist(write_sample_subject(folder / "sample_subject"), "training")
     datalist = folder / "subjects.json"

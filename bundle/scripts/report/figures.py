@@ -95,7 +95,7 @@ def sample_figure(samples: Sequence[Mapping[str, np.ndarray]], path: str | Path)
     """Generated training samples, a column each: scan, mirrored partner, anomaly, healthy target.
 
     Args:
-        samples: with ``image``, ``mirrored``, ``anomaly``, ``healthy``: ``(X, Y, Z)``, RAS; and ``title``.
+        samples: with ``scan``, ``mirrored``, ``anomaly``, ``healthy``: ``(X, Y, Z)``, RAS; and ``title``.
         path: PNG to write.
     """
     names = {"scan": "scan", "mirrored": "mirrored scan", "anomaly": "anomaly", "healthy": "healthy target"}
