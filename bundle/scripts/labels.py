@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt
 
 from .errors import InputError
 
-__all__ = ["CleanLabelsd", "LabelTable", "TissueMaskd", "TrimLabelsd"]
+__all__ = ["CleanLabelsd", "LabelTable", "TissueMapd", "TissueMaskd", "TrimLabelsd"]
 
 
 class LabelTable:
@@ -175,3 +175,35 @@ class TissueMaskd(MapTransform):
         label_map = data[self.keys[0]]
         mask = label_map > 0 if self.tissue is None else self.labels.mask(label_map, self.tissue)
         return {**data, self.mask_key: convert_to_dst_type(mask, label_map, dtype=torch.float32)[0]}
+
+
+class TissueMapd(MapTransform):
+    """Add a map of few tissues: 1 for the first, 2 for the second and so on; 0 is background.
+
+    Args:
+        keys: one key, the label map.
+        labels: label scheme.
+        groups: names of tissues of the scheme that count as one, for each tissue of the map.
+        other: number of the brain's labels that are in no group.
+        map_key: where the map goes.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        labels: LabelTable,
+        groups: Sequence[Sequence[str]],
+        other: int,
+        map_key: str = "tissues",
+    ) -> None:
+        super().__init__(keys)
+        numbers = dict.fromkeys([*labels.left, *labels.right, *labels.neutral], float(other))
+        for number, names in enumerate(groups, start=1):
+            numbers.update(dict.fromkeys((label for name in names for label in labels.tissues[name]), float(number)))
+        self.table = labels.lookup(numbers)
+        self.map_key = map_key
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        label_map = data[self.keys[0]]
+        tissues = self.table.to(label_map.device)[convert_to_tensor(label_map, track_meta=False).long()]
+        return {**data, self.map_key: convert_to_dst_type(tissues, label_map, dtype=torch.float32)[0]}

@@ -18,6 +18,8 @@ from scripts.evaluation import (
     holm,
     mask_metrics,
     paired_tests,
+    slice_metrics,
+    slice_scores,
     voxel_metrics,
 )
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -47,6 +49,24 @@ def test_counts_of_scans_add_up_to_pooled_ones(scored):
     parts = [count_voxels(score[part], truth[part], brain[part]) for part in (half, ~half)]
     together, whole = voxel_metrics(sum(parts)), voxel_metrics(count_voxels(score, truth, brain))
     assert together["auprc"] == pytest.approx(whole["auprc"]) and together["auroc"] == pytest.approx(whole["auroc"])
+
+
+def test_slices_are_axial_whatever_the_orientation():
+    score, truth, brain = np.zeros((4, 5, 6)), np.zeros((4, 5, 6), dtype=bool), np.zeros((4, 5, 6), dtype=bool)
+    brain[1:3, 1:4, 1:5] = True
+    score[2, 2, 3], score[0, 0, 2], truth[1, 1, 3], truth[1, 2, 4] = 0.7, 9.0, True, True  # 9 is outside the brain
+    highest, diseased = slice_scores(score, truth, brain, np.eye(4))
+    assert highest.tolist() == [0.0, 0.0, 0.7, 0.0] and diseased.tolist() == [False, False, True, True]
+    # The same scan, stored with head-feet as its first axis.
+    turned = [volume.transpose(2, 0, 1) for volume in (score, truth, brain)]
+    again = slice_scores(*turned, np.eye(4)[:, [2, 0, 1, 3]])
+    assert again[0].tolist() == highest.tolist() and again[1].tolist() == diseased.tolist()
+    found = slice_metrics(highest, diseased)
+    assert found["slice_auroc"] == pytest.approx(0.75) and found["slice_prevalence"] == 0.5
+    assert found["slice_auprc"] == pytest.approx(0.5 * 1 + 0.5 * 0.5) and found["slice_best_dice"] == pytest.approx(
+        2 / 3
+    )
+    assert slice_metrics(highest, diseased & False) == {}
 
 
 def test_detection_by_hand():

@@ -29,6 +29,14 @@ TOY_OF = {
     "patchcore": {"bank_size": 400, "samples": 400},
     "patchcore_released": {"bank_size": 400, "samples": 400, "checkpoint": None},
     "vae_mahalanobis": {"draws": 4},
+    "disentangled": {
+        "iterations": 10,
+        "iterations_per_epoch": 10,
+        "patch_size": [32, 48, 32],
+        "features": [4, 8, 8, 8, 8, 8],
+        "generator": {"num_times": [2, 3]},
+    },
+    "simple_slice_net": {"tuning_iterations": 10, "iterations_per_epoch": 10, "vectors": 512},
     "fluid_segmenter": {"generator": {"num_times": [2, 3]}, "iterations": 40},
 }
 UNA = {  # gradients are tested where the training is; here a few steps show that the whole road works
@@ -85,11 +93,12 @@ SLOW = {"diffusion_perlin", "fluid_segmenter", "una_no_contrast", "una_no_fluid"
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in method_names()]
 )
-def test_fit_score_save_and_load(name, people, case, tmp_path):
+def test_fit_score_save_and_load(name, people, case, sample_datalist, tmp_path):
     own = UNA if name.startswith("una") else TOY_OF.get(name, {})
     settings = {
         **TOY,
         "datalist": str(people),
+        "generator_datalist": str(sample_datalist),
         "cache_dir": str(people.parent / "cache"),
         "output_dir": str(tmp_path),
         **own,

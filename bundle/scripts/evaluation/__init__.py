@@ -20,7 +20,7 @@ from .thresholds import (
     split_conformal,
 )
 from .truth import check_truth, true_lesion
-from .voxels import count_voxels, voxel_metrics
+from .voxels import count_voxels, slice_metrics, slice_scores, voxel_metrics
 
 __all__ = [
     "COLUMNS",
@@ -54,6 +54,8 @@ __all__ = [
     "paired_tests",
     "psnr_in_lesion",
     "region_errors",
+    "slice_metrics",
+    "slice_scores",
     "split_conformal",
     "true_lesion",
     "voxel_metrics",

@@ -29,11 +29,12 @@ from .postprocess import PostProcessing
 from .statistics import bootstrap_interval, paired_tests
 from .thresholds import Fixed, Record, Rule, lowest_limit
 from .truth import check_truth, true_lesion
-from .voxels import LEVELS, count_voxels, precision_recall, voxel_metrics
+from .voxels import LEVELS, count_voxels, precision_recall, slice_metrics, slice_scores, voxel_metrics
 
 __all__ = ["Comparison", "Guest", "check_splits", "write_scores"]
 
 SIZES = ((1.0, "under 1 ml"), (10.0, "1 to 10 ml"), (np.inf, "over 10 ml"))
+MEASURES = 2  # to be raised with what is measured, so that nothing from before is taken for it
 TOP = 0.01  # share of the brain whose mean score stands for the scan
 
 
@@ -204,10 +205,11 @@ class Comparison:
                 thresholds[label] = rule
             except InputError as error:
                 notes[label] = str(error)
-        rows, pooled, raw_pooled = [], 0.0, 0.0
+        rows, slices, pooled, raw_pooled = [], [], 0.0, 0.0
         for case in tqdm(self.splits["test"], desc=f"{name}: judging", leave=False):
             ground, (raw, score) = self._ground(case), self._scores(name, case)
             record, raw_counts = self._record(case, score, ground), _counts(raw, ground)
+            slices.append(slice_scores(_restored(score, ground[0]), *ground[2:0:-1], ground[0].affine))
             rows.append(self._row(name, record, raw_counts, score, ground, thresholds))
             pooled, raw_pooled = pooled + record.counts, raw_pooled + raw_counts
         judged = {
@@ -218,6 +220,7 @@ class Comparison:
             "pooled": voxel_metrics(pooled) | {"auprc_raw": voxel_metrics(raw_pooled)["auprc"]}
             if pooled[0].any()
             else {},
+            "slices": slice_metrics(*map(np.concatenate, zip(*slices))),
             "curve": _curve(pooled) if pooled[0].any() else [],
             "thresholds": {label: rule.thresholds for label, rule in thresholds.items()},
             "supervision": {label: rule.supervision for label, rule in thresholds.items()},
@@ -228,6 +231,7 @@ class Comparison:
 
     def _digest(self, about: Mapping[str, Any]) -> str:
         settings = [
+            MEASURES,
             about["digest"],
             sorted(self.entries),
             [entry["content"] for entry in self.entries.values()],
@@ -372,6 +376,7 @@ class Comparison:
             },
             **{key: sick[key].mean() for key in ("auroc", "pro", "best_dice")},
             "scan_auroc": _scan_auroc(cases),
+            **judged["slices"],
             "seconds": cases["seconds"].mean(),
         }
         for label in judged["thresholds"]:
@@ -385,8 +390,13 @@ class Comparison:
 def _counts(score: MetaTensor, ground: Ground) -> np.ndarray:
     """`count_voxels` of a score of the working grid, on the grid of its scan."""
     grid, brain, truth = ground
+    return count_voxels(_restored(score, grid), truth, brain)
+
+
+def _restored(score: MetaTensor, grid: MetaTensor) -> np.ndarray:
+    """A score of the working grid on that of its scan."""
     restored = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(score, img_dst=grid)
-    return count_voxels(np.asarray(restored[0]).clip(min=0.0), truth, brain)
+    return np.asarray(restored[0]).clip(min=0.0)
 
 
 def _size(ml: float) -> str:

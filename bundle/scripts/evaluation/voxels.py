@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-__all__ = ["LEVELS", "count_voxels", "precision_recall", "quantile", "voxel_metrics"]
+__all__ = ["LEVELS", "count_voxels", "precision_recall", "quantile", "slice_metrics", "slice_scores", "voxel_metrics"]
 
 # A score is rounded to half precision, 11 bits of its leading digits. The bits of half precision numbers that are not negative,
 # read as integers, are in the order of the numbers: each of them is a level.
@@ -94,4 +94,42 @@ def voxel_metrics(counts: np.ndarray) -> dict[str, float]:
         "best_dice": float(dice[best]),
         "best_threshold": float(thresholds[best]),
         "pro": float(auc(within, np.interp(within, false, overlap)) / PRO_LIMIT),
+    }
+
+
+def slice_scores(
+    score: np.ndarray, truth: np.ndarray, brain: np.ndarray, affine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The highest score of every axial slice that holds some of the brain, and whether there is a lesion in it.
+
+    Args:
+        score: ``(X, Y, Z)`` in any orientation.
+        truth, brain: boolean masks of the same shape.
+        affine: of all three; slices lie across the axis that is nearest to head-feet.
+    """
+    axial = int(np.abs(np.asarray(affine)[2, :3]).argmax())
+    across = tuple(axis for axis in range(3) if axis != axial)
+    held = brain.any(axis=across)
+    return np.where(brain, score, 0.0).max(axis=across)[held], truth.any(axis=across)[held]
+
+
+def slice_metrics(scores: np.ndarray, diseased: np.ndarray) -> dict[str, float]:
+    """How well slices with a lesion are told from those without, over the slices of all scans.
+
+    Args:
+        scores, diseased: of `slice_scores`, one after the other.
+
+    Returns:
+        ``slice_auroc``, ``slice_auprc``, ``slice_best_dice``, at the best threshold for these very slices, and ``slice_prevalence``,
+        the share with a lesion: calling every slice diseased has a Dice of ``2 p / (1 + p)``. Empty where one kind is missing.
+    """
+    prevalence = float(diseased.mean()) if len(diseased) else 0.0
+    if prevalence in (0.0, 1.0):
+        return {}
+    precision, recall, _ = precision_recall_curve(diseased, scores)
+    return {
+        "slice_auroc": float(roc_auc_score(diseased, scores)),
+        "slice_auprc": float(average_precision_score(diseased, scores)),
+        "slice_best_dice": float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()),
+        "slice_prevalence": prevalence,
     }

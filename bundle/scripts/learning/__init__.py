@@ -4,10 +4,19 @@ from .attention import LesionAttention, LesionAttentiond
 from .batch import PrepareSample
 from .checkpoint import BestWeights, TrainingCheckpoint, load_weights, read_weights, save_atomically
 from .diffusion import GaussianNoise, NoisePrepareBatch, PartialDiffusionInferer, PerlinNoise
+from .disentangled import PreparePair, Representation, RepresentationLoss, Restoration, RestorationLoss
 from .draws import DrawDataset, DrawSampler, Stream
 from .inferer import MixedPrecisionInferer
 from .losses import ContrastLoss, ReconstructionLoss, UNALoss
 from .progress import LossProgressBar
+from .slice_flow import (
+    FlowLikelihoods,
+    FlowLoss,
+    RandFeatureVectorsd,
+    SliceFeaturesd,
+    feature_codes,
+    prepare_vectors,
+)
 from .variational import ElboGradientInferer, ElboLoss, SamplingInferer
 
 __all__ = [
@@ -17,6 +26,8 @@ __all__ = [
     "DrawSampler",
     "ElboGradientInferer",
     "ElboLoss",
+    "FlowLikelihoods",
+    "FlowLoss",
     "GaussianNoise",
     "LesionAttention",
     "LesionAttentiond",
@@ -25,13 +36,22 @@ __all__ = [
     "NoisePrepareBatch",
     "PartialDiffusionInferer",
     "PerlinNoise",
+    "PreparePair",
     "PrepareSample",
+    "RandFeatureVectorsd",
     "ReconstructionLoss",
+    "Representation",
+    "RepresentationLoss",
+    "Restoration",
+    "RestorationLoss",
     "SamplingInferer",
+    "SliceFeaturesd",
     "Stream",
     "TrainingCheckpoint",
     "UNALoss",
+    "feature_codes",
     "load_weights",
+    "prepare_vectors",
     "read_weights",
     "save_atomically",
 ]

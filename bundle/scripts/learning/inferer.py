@@ -11,7 +11,7 @@ __all__ = ["MixedPrecisionInferer"]
 
 
 class MixedPrecisionInferer(SimpleInferer):
-    """Run the network under bfloat16 autocast on the device of its input, and return float32.
+    """Run the network under bfloat16 autocast on the device of its input, and return float32; a dictionary is returned as it is.
 
     MONAI's engines autocast on CUDA only (``amp=True``); bfloat16 also runs in hardware on recent CPUs, and its range
     needs no gradient scaler.
@@ -36,4 +36,5 @@ class MixedPrecisionInferer(SimpleInferer):
             min(inputs.shape[2:]) >= self.smallest_cpu_size and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         )
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.enabled and useful):
-            return super().__call__(inputs, network, *args, **kwargs).float()
+            result = super().__call__(inputs, network, *args, **kwargs)
+        return result if isinstance(result, dict) else result.float()

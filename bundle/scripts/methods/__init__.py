@@ -5,6 +5,7 @@ from .guest import Guest, MethodScored, guests, train_method
 from .intensity import Contralateral, GaussianAtlas, IntensityThreshold, equalized_intensity
 from .method import GIVEN, Method
 from .reconstruction import Reconstruction, ScoreMap
+from .slice_flow import SliceFlow
 from .una_calibration import ConformalLimit
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "PatchCore",
     "Reconstruction",
     "ScoreMap",
+    "SliceFlow",
     "coreset",
     "equalized_intensity",
     "guests",

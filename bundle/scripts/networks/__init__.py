@@ -2,7 +2,34 @@
 
 from .adversarial import CodedGenerator, CriticLoss, EncoderLoss
 from .blending import BlendingUNet
+from .disentangled import (
+    Combiner,
+    DisentangledAnatomy,
+    ModalityEncoder,
+    anatomy_encoder,
+    canny_edges,
+    straight_through,
+)
 from .extractor import FeatureExtractor
+from .slice_flow import ConditionalFlow, EncoderDecoder, LocalFeatures, SliceFeatures, position_codes
 from .student import StudentTeacher
 
-__all__ = ["BlendingUNet", "CodedGenerator", "CriticLoss", "EncoderLoss", "FeatureExtractor", "StudentTeacher"]
+__all__ = [
+    "BlendingUNet",
+    "CodedGenerator",
+    "Combiner",
+    "ConditionalFlow",
+    "CriticLoss",
+    "DisentangledAnatomy",
+    "EncoderDecoder",
+    "EncoderLoss",
+    "FeatureExtractor",
+    "LocalFeatures",
+    "ModalityEncoder",
+    "SliceFeatures",
+    "StudentTeacher",
+    "anatomy_encoder",
+    "canny_edges",
+    "position_codes",
+    "straight_through",
+]

@@ -9,7 +9,7 @@ from .displacement import template_displacement
 from .modality import GuessModalityd, WindowCTd, guess_modality
 from .sources import Scan, find_subjects
 from .template import place_template
-from .tissues import tissue_labels
+from .tissues import LabelTissuesd, tissue_labels
 
 __all__ = [
     "AlignToRAS",
@@ -18,6 +18,7 @@ __all__ = [
     "BrainExtractiond",
     "CorrectBiasd",
     "GuessModalityd",
+    "LabelTissuesd",
     "ReadScand",
     "Scan",
     "WindowCTd",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import numpy as np
 import torch
+from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.transforms import MapTransform
 from scipy.ndimage import gaussian_filter
 from sklearn.mixture import GaussianMixture
 
-__all__ = ["tissue_labels"]
+__all__ = ["LabelTissuesd", "tissue_labels"]
 
 LEFT, RIGHT = {"csf": 24, "gray_matter": 3, "white_matter": 2}, {"csf": 24, "gray_matter": 42, "white_matter": 41}
 SMOOTHING = 0.7  # voxels, of the tissue probabilities
@@ -53,3 +58,19 @@ def tissue_labels(t1: MetaTensor, brain: torch.Tensor, mirror_transform: np.ndar
         labels[inside & (tissue == number)] = LEFT[name]
         labels[inside & (tissue == number) & right] = RIGHT[name]
     return MetaTensor(torch.from_numpy(labels)[None], affine=t1.affine)
+
+
+class LabelTissuesd(MapTransform):
+    """Add ``label``, the `tissue_labels` of a prepared healthy T1w, all with the numbers of the left side.
+
+    Args:
+        keys: one key, the T1w.
+        brain_key: its brain mask.
+    """
+
+    def __init__(self, keys: KeysCollection, brain_key: str = "brain") -> None:
+        super().__init__(keys)
+        self.brain_key = brain_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {**data, "label": tissue_labels(data[self.keys[0]], data[self.brain_key], np.eye(4))}

@@ -1,0 +1,174 @@
+"""The two stages of disentangled anatomy: first the representation, then, with that frozen, the restorer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from monai.losses import SSIMLoss
+from monai.utils import convert_to_tensor
+from torch import nn
+from torch.nn.functional import cosine_similarity, cross_entropy, l1_loss
+
+from ..networks import DisentangledAnatomy, straight_through
+
+__all__ = ["PreparePair", "Representation", "RepresentationLoss", "Restoration", "RestorationLoss"]
+
+Found = Mapping[str, torch.Tensor]
+
+
+class PreparePair:
+    """``prepare_batch`` of the engines: the scans of a person as channels of the input, and the tissues as the target.
+
+    The channels are the scan with a fluid anomaly, the *intact* scan without it, and its *partner*, the same anatomy in another
+    contrast.
+    """
+
+    keys = ("scan", "intact", "partner")
+
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor], device: torch.device | str | None = None, non_blocking=False, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        on = lambda key: convert_to_tensor(batch[key], track_meta=False).to(device, non_blocking=non_blocking)  # noqa: E731
+        return torch.cat([on(key) for key in self.keys], dim=1), on("tissues")[:, 0].long()
+
+
+class Representation(nn.Module):
+    """Stage 1: both contrasts of a person through all but the restorer, and every modality vector drawn with every anatomy.
+
+    Args:
+        network: whose restorer stays out of it.
+        momentum: of the newest vectors in the mean vector.
+    """
+
+    def __init__(self, network: DisentangledAnatomy, momentum: float = 0.02) -> None:
+        super().__init__()
+        self.network = network
+        self.momentum = momentum
+
+    def forward(self, pair: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            pair: ``(B, 3, X, Y, Z)``, see `PreparePair`.
+
+        Returns:
+            ``logits`` ``(B, 2, tissues, X, Y, Z)`` of intact scan and partner; ``vectors`` ``(B, 3, size)`` of all three;
+            ``drawn`` ``(B, 2, 2, X, Y, Z)`` by anatomy and vector; ``redrawn`` ``(B, 2, 2, size)``, their vectors; ``truth``
+            ``(B, 2, X, Y, Z)``.
+        """
+        net, truth = self.network, pair[:, 1:]
+        logits = [net.extractor(truth[:, n : n + 1]) for n in range(2)]
+        vectors = [net.modality(pair[:, n : n + 1]) for n in range(3)]
+        features = [net.combiner.trunk(net.encoder(straight_through(each)[0])) for each in logits]
+        drawn = [[net.combiner.shade(f, v) for v in vectors[1:]] for f in features]
+        redrawn = [[net.modality(scan) for scan in row] for row in drawn]
+        if self.training:
+            seen = torch.cat(vectors[1:]).detach().float().mean(dim=0)
+            net.usual_vector.lerp_(seen, self.momentum)
+        return {
+            "logits": torch.stack(logits, dim=1),
+            "vectors": torch.stack(vectors, dim=1),
+            "drawn": torch.stack([torch.cat(row, dim=1) for row in drawn], dim=1),
+            "redrawn": torch.stack([torch.stack(row, dim=1) for row in redrawn], dim=1),
+            "truth": truth,
+        }
+
+
+class RepresentationLoss(nn.Module):
+    """Stage 1: every scan must come back from either anatomy, and the anatomies must be one.
+
+    ``rebuild L_rec + agree L_con + prior L_prior + alike L_sim + cycle L_cyc`` with
+
+    - L_rec: L1 of each contrast, drawn from its own anatomy and from its partner's, which forces contrast out of the anatomy;
+    - L_con: L1 of the tissue probabilities of both contrasts;
+    - L_prior: cross-entropy of each with the tissues;
+    - L_sim: vectors of a scan with and without a lesion alike (1 - cosine), those of two contrasts not (the cosine, when positive);
+    - L_cyc: L1 of the vector of what was drawn, and the vector it was drawn with.
+
+    Args:
+        rebuild, agree, prior, alike, cycle: weights. All are ours: the paper names the constraints, not their form.
+    """
+
+    def __init__(
+        self, rebuild: float = 10.0, agree: float = 1.0, prior: float = 1.0, alike: float = 0.1, cycle: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.weights = {"rebuild": rebuild, "agree": agree, "prior": prior, "alike": alike, "cycle": cycle}
+
+    def terms(self, found: Found, tissues: torch.Tensor) -> dict[str, torch.Tensor]:
+        """By name, each term without its weight.
+
+        Args:
+            found: what `Representation` returns.
+            tissues: ``(B, X, Y, Z)`` int64, 0 to 3.
+        """
+        found = {key: value.float() for key, value in found.items()}
+        logits, vectors = found["logits"], found["vectors"]
+        one, other = (straight_through(logits[:, n])[1] for n in range(2))
+        lesioned, intact, partner = vectors.unbind(dim=1)
+        return {
+            "rebuild": l1_loss(found["drawn"], found["truth"][:, None].expand_as(found["drawn"])),
+            "agree": l1_loss(one, other),
+            "prior": (cross_entropy(logits[:, 0], tissues) + cross_entropy(logits[:, 1], tissues)) / 2,
+            "alike": (1.0 - cosine_similarity(lesioned, intact)).mean()
+            + cosine_similarity(intact, partner).clamp(min=0.0).mean(),
+            "cycle": l1_loss(found["redrawn"], vectors[:, None, 1:].expand_as(found["redrawn"])),
+        }
+
+    def forward(self, found: Found, tissues: torch.Tensor) -> torch.Tensor:
+        return sum(self.weights[name] * value for name, value in self.terms(found, tissues).items())
+
+
+class Restoration(nn.Module):
+    """Stage 2: the restorer sees the edges of a scan with a lesion, and must give the code of the anatomy without it.
+
+    Args:
+        network: of which only the restorer learns; the rest stays as it is.
+        degrade: transform of the edges ``(1, X, Y, Z)`` of one scan, which spoils them in training.
+    """
+
+    def __init__(self, network: DisentangledAnatomy, degrade: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.degrade = degrade
+
+    def train(self, mode: bool = True) -> Restoration:
+        super().train(mode)
+        # Here and not in the constructor, since stage 1 of the same network comes first.
+        self.network.requires_grad_(False).eval()
+        self.network.restorer.requires_grad_(True).train(mode)
+        return self
+
+    def forward(self, pair: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            pair: ``(B, 3, X, Y, Z)``, see `PreparePair`.
+
+        Returns:
+            ``code`` and its target ``true_code``, ``(B, code, X, Y, Z)``; ``drawn`` and ``truth``, ``(B, 1, X, Y, Z)``.
+        """
+        net, scan, intact = self.network, pair[:, :1], pair[:, 1:2]
+        with torch.no_grad():
+            true_code, vector = net.encoder(net.anatomy(intact)[0]), net.modality(scan)
+        edges = net.edges(scan)
+        if self.training:
+            edges = torch.stack([convert_to_tensor(self.degrade(each), track_meta=False) for each in edges])
+        code = net.restorer(edges)
+        return {"code": code, "true_code": true_code, "drawn": net.combiner(code, vector), "truth": intact}
+
+
+class RestorationLoss(nn.Module):
+    """Stage 2: L1 of the code, L1 and 1 - SSIM of the scan that is drawn of it. All weights are 1, which is ours.
+
+    Args:
+        window: edge of SSIM's window, voxels.
+    """
+
+    def __init__(self, window: int = 7) -> None:
+        super().__init__()
+        self.unlike = SSIMLoss(spatial_dims=3, data_range=1.0, win_size=window)
+
+    def forward(self, found: Found, tissues: torch.Tensor) -> torch.Tensor:
+        found = {key: value.float() for key, value in found.items()}
+        scans = found["drawn"], found["truth"]
+        return l1_loss(found["code"], found["true_code"]) + l1_loss(*scans) + self.unlike(*scans)

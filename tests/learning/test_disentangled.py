@@ -1,0 +1,116 @@
+"""Both stages of disentangled anatomy: losses by hand, and who learns when."""
+
+import math
+
+import pytest
+import torch
+from monai.data import DataLoader
+from scripts.config import from_config, parse
+from scripts.learning import PreparePair, Representation, RepresentationLoss, Restoration, RestorationLoss
+
+TINY = {"features": [4] * 6, "code": [4, 4], "vector": 3}
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return parse(["guest.yaml", "methods/disentangled.yaml"], TINY).get_parsed_content("network_def")
+
+
+@pytest.fixture(scope="module")
+def batch(sample_datalist):
+    """A real pair of the generator, at 4 mm."""
+    settings = {"datalist": str(sample_datalist), "voxel_size": 4.0, "patch_size": [32, 48, 32], "draws": 1}
+    pairs = from_config("generator.yaml", "pairs", {**settings, "shares": {"synthetic": 1.0}})
+    return next(iter(DataLoader(pairs, batch_size=1)))
+
+
+def test_representation_loss_by_hand():
+    logits = torch.zeros(1, 2, 4, 1, 1, 1)
+    logits[0, 1, 2] = 0.5 * math.log(3.0)  # with the temperature of 0.5 three times as likely as each other tissue
+    vectors = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]]])
+    drawn = torch.tensor([[[0.1, 0.2], [0.3, 0.4]]])[..., None, None, None]
+    truth = torch.tensor([[0.1, 0.6]])[..., None, None, None]
+    redrawn = torch.zeros(1, 2, 2, 2)
+    found = {"logits": logits, "vectors": vectors, "drawn": drawn, "redrawn": redrawn, "truth": truth}
+    tissues = torch.full((1, 1, 1, 1), 2)
+    terms = RepresentationLoss().terms(found, tissues)
+    assert float(terms["rebuild"]) == pytest.approx((0.0 + 0.4 + 0.2 + 0.2) / 4)
+    assert float(terms["agree"]) == pytest.approx((3 * (1 / 4 - 1 / 6) + (3 / 6 - 1 / 4)) / 4)
+    own = math.log(4.0), -math.log(math.sqrt(3.0) / (3.0 + math.sqrt(3.0)))
+    assert float(terms["prior"]) == pytest.approx(sum(own) / 2, rel=1e-5)
+    # With and without a lesion the vectors are orthogonal (1), and those of both contrasts have a cosine of 0.8.
+    assert float(terms["alike"]) == pytest.approx(1.0 + 0.8)
+    assert float(terms["cycle"]) == pytest.approx((0.0 + 1.0 + 3.0 + 4.0) / 4)
+    weighed = RepresentationLoss(rebuild=2.0, agree=0.0, prior=0.0, alike=0.0, cycle=3.0)(found, tissues)
+    assert float(weighed) == pytest.approx(2.0 * 0.2 + 3.0 * 2.0)
+
+
+def test_every_vector_is_drawn_with_every_anatomy(network, batch):
+    pair, _ = PreparePair()(batch, "cpu")
+    network.eval()
+    with torch.no_grad():
+        found = Representation(network).eval()(pair)
+        code = network.encoder(network.anatomy(pair[:, 2:3])[0])  # of the partner
+        crossed = network.combiner(code, network.modality(pair[:, 1:2]))  # in the contrast of the intact scan
+    torch.testing.assert_close(found["drawn"][:, 1, 0:1], crossed)
+    torch.testing.assert_close(found["truth"], pair[:, 1:])
+
+
+def test_a_pair_is_one_anatomy_in_two_contrasts(batch):
+    tissues, intact, partner, scan = (batch[key][0, 0] for key in ("tissues", "intact", "partner", "scan"))
+    assert set(tissues.unique().tolist()) == {0.0, 1.0, 2.0, 3.0}
+    outside = tissues == 0
+    assert float(intact[outside].max()) == 0.0 and float(partner[outside].max()) == 0.0
+    means = [torch.stack([image[tissues == number].mean() for number in (1, 2, 3)]) for image in (intact, partner)]
+    assert not torch.allclose(*means, atol=0.05)
+    assert not torch.equal(scan, intact)  # the scan has the anomaly
+
+
+def test_stage_one_leaves_the_restorer_alone_and_stage_two_all_else(network, batch):
+    pair, tissues = PreparePair()(batch, "cpu")
+    learns = lambda: {  # noqa: E731
+        name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0
+    }
+    RepresentationLoss()(Representation(network).train()(pair), tissues).backward()
+    assert learns() == {"extractor", "encoder", "modality", "combiner"}
+    assert float(network.usual_vector.abs().max()) > 0.0
+
+    network.zero_grad(set_to_none=True)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    stage = Restoration(network, degrade=lambda edges: edges).train()
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = RestorationLoss()(stage(pair), tissues)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert learns() == {"restorer"}
+    moved = {name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"restorer"}
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_edges_are_degraded_in_training_only(network, batch):
+    pair, _ = PreparePair()(batch, "cpu")
+    seen = []
+    stage = Restoration(network, degrade=lambda edges: seen.append(edges) or torch.zeros_like(edges))
+    spoiled, clean = stage.train()(pair)["code"], stage.eval()(pair)["code"]
+    assert len(seen) == 1 and not torch.allclose(spoiled, clean)
+
+
+def test_restoration_loss_by_hand():
+    flat = torch.full((1, 1, 16, 16, 16), 0.5)
+    same = {
+        "code": torch.ones(1, 2, 1, 1, 1),
+        "true_code": torch.full((1, 2, 1, 1, 1), 0.25),
+        "drawn": flat,
+        "truth": flat,
+    }
+    assert float(RestorationLoss()(same, torch.zeros(1))) == pytest.approx(0.75, abs=1e-5)
+    # SSIM of two even images is that of their means.
+    ssim = (2 * 0.5 * 0.3 + 1e-4) / (0.5**2 + 0.3**2 + 1e-4)
+    other = {**same, "drawn": flat - 0.2}
+    assert float(RestorationLoss()(other, torch.zeros(1))) == pytest.approx(0.75 + 0.2 + 1.0 - ssim, abs=1e-3)

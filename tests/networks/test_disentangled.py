@@ -1,0 +1,70 @@
+"""The parts of disentangled anatomy where the answer is known."""
+
+import numpy as np
+import torch
+from scripts.config import parse
+from scripts.networks import Combiner, ModalityEncoder, canny_edges, straight_through
+
+
+def test_one_hot_forward_softmax_backward():
+    logits = torch.randn(2, 4, 3, 3, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    weights = torch.randn(2, 4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    hard, soft = straight_through(logits, temperature=0.5)
+    expected = torch.nn.functional.one_hot(logits.argmax(dim=1), 4).movedim(-1, 1).float()
+    torch.testing.assert_close(hard.detach(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(soft, torch.softmax(2.0 * logits, dim=1))
+    (found,) = torch.autograd.grad((hard * weights).sum(), logits, retain_graph=True)
+    (of_softmax,) = torch.autograd.grad((soft * weights).sum(), logits)
+    torch.testing.assert_close(found, of_softmax)
+    assert float(found.abs().max()) > 0.0
+
+
+def test_edges_of_a_cylinder_are_its_circle():
+    x, y = np.meshgrid(np.arange(40), np.arange(40), indexing="ij")
+    distance = np.hypot(x - 20.0, y - 20.0)
+    level = torch.from_numpy(np.where(distance <= 10.0, 0.72, 0.48)).float()
+    volume = level[None, None, :, :, None].repeat(1, 1, 1, 1, 3)
+    edges = canny_edges(volume, sigma=1.0, low=0.1, high=0.2)
+    assert edges.shape == volume.shape and set(edges.unique().tolist()) == {0.0, 1.0}
+    for z in range(3):
+        radius = distance[edges[0, 0, :, :, z].numpy() > 0]
+        assert abs(radius - 10.0).max() <= 1.5
+        angles = np.arctan2((y - 20)[edges[0, 0, :, :, z].numpy() > 0], (x - 20)[edges[0, 0, :, :, z].numpy() > 0])
+        assert np.diff(np.sort(angles)).max() < 0.3  # the circle is closed
+    assert float(canny_edges(torch.full_like(volume, 0.5), 1.0, 0.1, 0.2).max()) == 0.0
+
+
+def test_a_contrast_changes_shades_and_moves_nothing():
+    torch.manual_seed(0)
+    combiner = Combiner(torch.nn.Identity(), features=4, vector=3)
+    code = torch.randn(1, 4, 2, 1, 1).expand(1, 4, 2, 5, 6)  # two tissues
+    for vector in torch.randn(3, 1, 3):
+        drawn = combiner(code, vector)
+        assert float(drawn.std(dim=(3, 4)).max()) < 1e-6  # even within each tissue
+    one, other = (combiner(code, vector) for vector in torch.randn(2, 1, 3))
+    assert not torch.allclose(one, other, atol=1e-3)
+
+
+def test_a_modality_vector_tells_intensities():
+    torch.manual_seed(0)
+    encoder = ModalityEncoder((4, 8), 5)
+    scan = torch.rand(1, 1, 16, 16, 16)
+    assert not torch.allclose(encoder(scan), encoder(0.5 * scan), atol=1e-3)
+
+
+def test_only_edges_of_the_scan_and_its_vector_reach_what_is_drawn():
+    parser = parse(["guest.yaml", "methods/disentangled.yaml"], {"features": [4] * 6, "code": [4, 4]})
+    network = parser.get_parsed_content("network_def").eval()
+    random = torch.Generator().manual_seed(0)
+    scan = torch.rand(1, 1, 32, 32, 32, generator=random)
+    drawn = network(scan)
+    assert 0.0 <= float(drawn.min()) and float(drawn.max()) <= 1.0
+    # The same edges and the same vector: the scan itself does not count.
+    edges, vector = network.edges(scan), network.modality(scan)
+    torch.testing.assert_close(network.combiner(network.restorer(edges), vector), drawn)
+    assert not edges.requires_grad
+    network.reuse_modality = False
+    network.usual_vector.copy_(torch.ones(16))
+    torch.testing.assert_close(network(scan), network.combiner(network.restorer(edges), torch.ones(1, 16)))
+    network.source = "levels"
+    assert set(network.edges(scan).unique().tolist()) <= set(network.levels.tolist())
