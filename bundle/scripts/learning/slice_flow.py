@@ -67,8 +67,8 @@ class SliceFeaturesd(MapTransform):
 class RandFeatureVectorsd(RandomizableTransform, MapTransform):
     """Random vectors of a case with features, see `SliceFeaturesd`, their codes, and abnormal ones.
 
-    Adds ``vectors`` ``(n, d)`` and ``codes`` ``(n, c)`` of healthy places, ``abnormal_vectors`` and ``abnormal_codes``. Abnormal are
-    the same vectors with noise, or, where the case has a lesion, vectors of its places.
+    Adds ``vectors`` ``(n, d)`` and ``codes`` ``(n, c)`` of healthy places, ``abnormal_vectors`` and ``abnormal_codes``. Abnormal
+    are the same vectors with noise, or, where the case has a lesion, vectors of its places.
 
     Args:
         keys: one key, the features.

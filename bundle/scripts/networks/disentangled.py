@@ -51,7 +51,7 @@ def canny_edges(levels: torch.Tensor, sigma: float, low: float, high: float) -> 
 
 
 def anatomy_encoder(tissues: int, channels: Sequence[int]) -> nn.Sequential:
-    """From the tissue map to the anatomy code: a convolution at full resolution for each number of channels, the last one linear."""
+    """From the tissue map to the anatomy code: a convolution at full resolution for each number of channels, the last linear."""
     inputs = [tissues, *channels[:-1]]
     return nn.Sequential(
         *(
