@@ -29,7 +29,12 @@ TOY_OF = {
     "patchcore": {"bank_size": 400, "samples": 400},
     "patchcore_released": {"bank_size": 400, "samples": 400, "checkpoint": None},
     "vae_mahalanobis": {"draws": 4},
-    "disentangled": {"iterations": 4, "iterations_per_epoch": 4, "patch_size": [32, 48, 32], "features": [4, 8, 8, 8, 8, 8]},
+    "disentangled": {
+        "iterations": 4,
+        "iterations_per_epoch": 4,
+        "patch_size": [32, 48, 32],
+        "features": [4, 8, 8, 8, 8, 8],
+    },
     "simple_slice_net": {"tuning_iterations": 10, "iterations_per_epoch": 10, "vectors": 512},
     "fluid_segmenter": {"generator": {"num_times": [2, 3]}, "iterations": 40},
 }

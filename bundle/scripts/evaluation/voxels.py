@@ -121,7 +121,8 @@ def slice_metrics(scores: np.ndarray, diseased: np.ndarray) -> dict[str, float]:
 
     Returns:
         ``slice_auroc``, ``slice_auprc``, ``slice_best_dice``, at the best threshold for these very slices, and
-        ``slice_prevalence``, the share with a lesion: calling every slice diseased has a Dice of ``2 p / (1 + p)``. Empty where one kind is missing.
+        ``slice_prevalence``, the share with a lesion: calling every slice diseased has a Dice of ``2 p / (1 + p)``.
+        Empty where one kind is missing.
     """
     prevalence = float(diseased.mean()) if len(diseased) else 0.0
     if prevalence in (0.0, 1.0):
