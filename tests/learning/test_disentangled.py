@@ -37,8 +37,13 @@ def test_representation_loss_by_hand():
     terms = RepresentationLoss().terms(found, tissues)
     assert float(terms["rebuild"]) == pytest.approx((0.0 + 0.4 + 0.2 + 0.2) / 4)
     assert float(terms["agree"]) == pytest.approx((3 * (1 / 4 - 1 / 6) + (3 / 6 - 1 / 4)) / 4)
-    own = math.log(4.0), -math.log(math.sqrt(3.0) / (3.0 + math.sqrt(3.0)))
-    assert float(terms["prior"]) == pytest.approx(sum(own) / 2, rel=1e-5)
+    share = math.sqrt(3.0) / (
+        3.0 + math.sqrt(3.0)
+    )  # of the true tissue in the partner, by the plain softmax of the prior
+    cross_entropy = math.log(4.0) - math.log(share)
+    # In one voxel the Dice of a tissue is 2 p / (p + 1) where it is true, and 0 elsewhere, but for MONAI's smoothing.
+    overlap = 2 * 0.25 / 1.25 + 2 * share / (share + 1)
+    assert float(terms["prior"]) == pytest.approx((cross_entropy + 2.0 - overlap / 4) / 2, rel=1e-3)
     # With and without a lesion the vectors are orthogonal (1), and those of both contrasts have a cosine of 0.8.
     assert float(terms["alike"]) == pytest.approx(1.0 + 0.8)
     assert float(terms["cycle"]) == pytest.approx((0.0 + 1.0 + 3.0 + 4.0) / 4)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from monai.losses import SSIMLoss
+from monai.losses import DiceCELoss, SSIMLoss
 from monai.utils import convert_to_tensor
 from torch import nn
-from torch.nn.functional import cosine_similarity, cross_entropy, l1_loss
+from torch.nn.functional import cosine_similarity, l1_loss
 
 from ..networks import DisentangledAnatomy, straight_through
 
@@ -81,7 +81,7 @@ class RepresentationLoss(nn.Module):
 
     - L_rec: L1 of each contrast, drawn from its own anatomy and from its partner's, which forces contrast out of the anatomy;
     - L_con: L1 of the tissue probabilities of both contrasts;
-    - L_prior: cross-entropy of each with the tissues;
+    - L_prior: Dice loss and cross-entropy of each with the tissues, since CSF is rare;
     - L_sim: vectors of a scan with and without a lesion alike (1 - cosine), those of two contrasts not (the cosine, when positive);
     - L_cyc: L1 of the vector of what was drawn, and the vector it was drawn with.
 
@@ -93,6 +93,7 @@ class RepresentationLoss(nn.Module):
         self, rebuild: float = 10.0, agree: float = 1.0, prior: float = 1.0, alike: float = 0.1, cycle: float = 0.1
     ) -> None:
         super().__init__()
+        self.unlike_prior = DiceCELoss(softmax=True, to_onehot_y=True)
         self.weights = {"rebuild": rebuild, "agree": agree, "prior": prior, "alike": alike, "cycle": cycle}
 
     def terms(self, found: Found, tissues: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -109,7 +110,7 @@ class RepresentationLoss(nn.Module):
         return {
             "rebuild": l1_loss(found["drawn"], found["truth"][:, None].expand_as(found["drawn"])),
             "agree": l1_loss(one, other),
-            "prior": (cross_entropy(logits[:, 0], tissues) + cross_entropy(logits[:, 1], tissues)) / 2,
+            "prior": sum(self.unlike_prior(logits[:, n], tissues[:, None]) for n in range(2)) / 2,
             "alike": (1.0 - cosine_similarity(lesioned, intact)).mean()
             + cosine_similarity(intact, partner).clamp(min=0.0).mean(),
             "cycle": l1_loss(found["redrawn"], vectors[:, None, 1:].expand_as(found["redrawn"])),

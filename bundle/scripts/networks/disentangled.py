@@ -65,7 +65,7 @@ class ModalityEncoder(nn.Module):
     """What a scan looks like, wherever it is: a vector without a place.
 
     Args:
-        channels: of convolutions that halve the grid, before the mean over all places.
+        channels: of convolutions that halve the grid, before the mean over the brain.
         size: of the vector.
 
     Shape:
@@ -74,17 +74,21 @@ class ModalityEncoder(nn.Module):
 
     def __init__(self, channels: Sequence[int] = (16, 32, 64, 128), size: int = 16) -> None:
         super().__init__()
-        # No normalization: that of an instance would take away what the vector must tell, the intensities.
+        # Instance normalization would take away what the vector must tell, the intensities. Only the means are normalized: else the
+        # vector begins so small that the combiner learns to do without it.
         self.features = nn.Sequential(
             *(
                 Convolution(3, i, o, strides=2, norm=None, act="leakyrelu")
                 for i, o in zip([1, *channels[:-1]], channels, strict=True)
             )
         )
-        self.vector = nn.Linear(channels[-1], size)
+        self.vector = nn.Sequential(nn.LayerNorm(channels[-1]), nn.Linear(channels[-1], size))
 
     def forward(self, scan: torch.Tensor) -> torch.Tensor:
-        return self.vector(self.features(scan).mean(dim=(2, 3, 4)))
+        features = self.features(scan)
+        # How much air there is around a brain says nothing of its contrast.
+        brain = nn.functional.interpolate((scan > 0).float(), features.shape[2:], mode="area")
+        return self.vector((features * brain).sum(dim=(2, 3, 4)) / brain.sum(dim=(2, 3, 4)).clamp(min=1e-3))
 
 
 class Combiner(nn.Module):
@@ -171,7 +175,7 @@ class DisentangledAnatomy(nn.Module):
         self.combiner = combiner
         self.restorer = restorer
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
-        self.register_buffer("usual_vector", torch.zeros(modality.vector.out_features))
+        self.register_buffer("usual_vector", torch.zeros(modality.vector[-1].out_features))
         self.canny = {"sigma": sigma, "low": low, "high": high}
         self.source = source
         self.reuse_modality = reuse_modality
