@@ -83,7 +83,7 @@ def restoration(guest: Guest, atlas: Guest, cases: dict[str, dict]) -> pd.DataFr
             row[f"l1_{key}"] = float((scan - image).abs()[inside].mean())
             row[f"ssim_{key}"] = float(ssim_map(scan * inside, image * inside, 7, 1.5)[inside].mean())
         with torch.no_grad():
-            vectors = [network.modality(image[None]) for image in (scan, drawn)]
+            vectors = [network.looks(image[None]) for image in (scan, drawn)]
         row["cosine"] = float(cosine_similarity(*vectors))
         rows.append(row)
     return pd.DataFrame(rows)

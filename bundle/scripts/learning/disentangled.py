@@ -58,10 +58,12 @@ class Representation(nn.Module):
         """
         net, truth = self.network, pair[:, 1:]
         logits = [net.extractor(truth[:, n : n + 1]) for n in range(2)]
-        vectors = [net.modality(pair[:, n : n + 1]) for n in range(3)]
-        features = [net.combiner.trunk(net.encoder(straight_through(each)[0])) for each in logits]
+        hard, soft = zip(*(straight_through(each) for each in logits))
+        # The scan with the lesion has the tissues of the intact one.
+        vectors = [net.modality(pair[:, n : n + 1], soft[max(n - 1, 0)]) for n in range(3)]
+        features = [net.combiner.trunk(net.encoder(each)) for each in hard]
         drawn = [[net.combiner.shade(f, v) for v in vectors[1:]] for f in features]
-        redrawn = [[net.modality(scan) for scan in row] for row in drawn]
+        redrawn = [[net.modality(scan, soft[n]) for scan in row] for n, row in enumerate(drawn)]
         if self.training:
             seen = torch.cat(vectors[1:]).detach().float().mean(dim=0)
             net.usual_vector.lerp_(seen, self.momentum)
@@ -150,7 +152,7 @@ class Restoration(nn.Module):
         """
         net, scan, intact = self.network, pair[:, :1], pair[:, 1:2]
         with torch.no_grad():
-            true_code, vector = net.encoder(net.anatomy(intact)[0]), net.modality(scan)
+            true_code, vector = net.encoder(net.anatomy(intact)[0]), net.looks(scan)
         edges = net.edges(scan)
         if self.training:
             edges = torch.stack([convert_to_tensor(self.degrade(each), track_meta=False) for each in edges])

@@ -62,33 +62,40 @@ def anatomy_encoder(tissues: int, channels: Sequence[int]) -> nn.Sequential:
 
 
 class ModalityEncoder(nn.Module):
-    """What a scan looks like, wherever it is: a vector without a place.
+    """What a scan looks like, wherever it is: a vector without a place, made of the mean features of each tissue.
+
+    With means over the whole brain, which are much alike in all contrasts, the combiner learned to do without the vector.
 
     Args:
-        channels: of convolutions that halve the grid, before the mean over the brain.
+        channels: of convolutions, the first of which halves the grid.
         size: of the vector.
+        tissues: number of them, background included.
 
     Shape:
-        ``(B, 1, X, Y, Z)`` to ``(B, size)``.
+        scans ``(B, 1, X, Y, Z)`` and their tissue probabilities ``(B, tissues, X, Y, Z)`` to ``(B, size)``.
     """
 
-    def __init__(self, channels: Sequence[int] = (16, 32, 64, 128), size: int = 16) -> None:
+    def __init__(self, channels: Sequence[int] = (16, 32), size: int = 16, tissues: int = 4) -> None:
         super().__init__()
-        # Instance normalization would take away what the vector must tell, the intensities. Only the means are normalized: else the
-        # vector begins so small that the combiner learns to do without it.
         self.features = nn.Sequential(
             *(
-                Convolution(3, i, o, strides=2, norm=None, act="leakyrelu")
-                for i, o in zip([1, *channels[:-1]], channels, strict=True)
+                Convolution(3, i, o, strides=2 if n == 0 else 1, norm=None, act="leakyrelu")
+                for n, (i, o) in enumerate(zip([1, *channels[:-1]], channels, strict=True))
             )
         )
-        self.vector = nn.Sequential(nn.LayerNorm(channels[-1]), nn.Linear(channels[-1], size))
+        self.vector = nn.Linear(tissues * channels[-1], size)
+        for module in self.modules():
+            # With torch's own start the vectors of all contrasts would be one up to a hundredth.
+            if isinstance(module, (nn.Conv3d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="leaky_relu")
+                nn.init.zeros_(module.bias)
 
-    def forward(self, scan: torch.Tensor) -> torch.Tensor:
+    def forward(self, scan: torch.Tensor, tissues: torch.Tensor) -> torch.Tensor:
         features = self.features(scan)
-        # How much air there is around a brain says nothing of its contrast.
-        brain = nn.functional.interpolate((scan > 0).float(), features.shape[2:], mode="area")
-        return self.vector((features * brain).sum(dim=(2, 3, 4)) / brain.sum(dim=(2, 3, 4)).clamp(min=1e-3))
+        # What a scan looks like is not to teach what lies where.
+        share = nn.functional.interpolate(tissues.detach(), features.shape[2:], mode="area").to(features.dtype)
+        means = torch.einsum("bcxyz,btxyz->btc", features, share) / share.sum(dim=(2, 3, 4)).clamp(min=1.0)[..., None]
+        return self.vector(means.flatten(1))
 
 
 class Combiner(nn.Module):
@@ -130,7 +137,7 @@ class Combiner(nn.Module):
 class DisentangledAnatomy(nn.Module):
     """The healthy scan after the edges of a scan's anatomy, in the contrast of the scan.
 
-    A scan becomes a tissue map (`anatomy`) and a modality vector (`modality`). Only the edges of the tissue map reach the
+    A scan becomes a tissue map (`anatomy`) and a modality vector (`looks`). Only the edges of the tissue map reach the
     *restorer*, which guesses the code of the healthy anatomy; the *combiner* draws it with the vector of the scan. After Yang
     et al.; no reproduction, since neither equations nor code are public: what ``methods/disentangled.yaml`` marks with [P] is ours.
 
@@ -175,7 +182,7 @@ class DisentangledAnatomy(nn.Module):
         self.combiner = combiner
         self.restorer = restorer
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
-        self.register_buffer("usual_vector", torch.zeros(modality.vector[-1].out_features))
+        self.register_buffer("usual_vector", torch.zeros(modality.vector.out_features))
         self.canny = {"sigma": sigma, "low": low, "high": high}
         self.source = source
         self.reuse_modality = reuse_modality
@@ -183,6 +190,10 @@ class DisentangledAnatomy(nn.Module):
     def anatomy(self, scan: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One-hot tissue map and tissue probabilities, see `straight_through`."""
         return straight_through(self.extractor(scan))
+
+    def looks(self, scan: torch.Tensor) -> torch.Tensor:
+        """The modality vector of a scan."""
+        return self.modality(scan, self.anatomy(scan)[1])
 
     def edges(self, scan: torch.Tensor) -> torch.Tensor:
         """What the restorer is shown of a scan, without a gradient."""
@@ -192,5 +203,5 @@ class DisentangledAnatomy(nn.Module):
         return canny_edges(image, **self.canny) if self.source == "edges" else image
 
     def forward(self, scan: torch.Tensor) -> torch.Tensor:
-        vector = self.modality(scan) if self.reuse_modality else self.usual_vector.expand(len(scan), -1)
+        vector = self.looks(scan) if self.reuse_modality else self.usual_vector.expand(len(scan), -1)
         return self.combiner(self.restorer(self.edges(scan)), vector)
