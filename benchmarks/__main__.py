@@ -1,4 +1,5 @@
-"""Run all benchmarks, or those named: ``PYTHONPATH=bundle python -m benchmarks [anomaly growth sample step prepare desk]``."""
+"""Run all benchmarks, or those named: ``PYTHONPATH=bundle python -m benchmarks [anomaly growth sample step prepare desk score
+density backbones]``."""
 
 import sys
 import tempfile
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import desk, fluid, preparation, training
+from . import desk, fluid, methods, preparation, training
 from .machine import DEVICE, Yardsticks, describe
 
 BENCHMARKS = {
@@ -16,6 +17,9 @@ BENCHMARKS = {
     "step": training.step,
     "prepare": preparation.prepare,
     "desk": desk.analysis,
+    "score": methods.score,
+    "density": methods.density,
+    "backbones": methods.backbones,
 }
 COLUMNS = ["name", "size", "median_s", "units", "limit_s", "times_limit", "peak_mb"]
 

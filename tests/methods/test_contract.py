@@ -1,6 +1,7 @@
 """What the house asks of every method, asked of every file in configs/methods at toy size."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
-from scripts.config import from_config, method_names, parse
+from scripts.config import from_config, method_files, method_names, parse
 from scripts.data import ScanCache, find_scans
 from scripts.errors import InputError
 from scripts.methods import GIVEN, Guest
@@ -87,13 +88,16 @@ def test_every_method_has_its_contract():
 
 # What another file of the same kind asks every day is asked of these in the slow run.
 SLOW = {"diffusion_perlin", "fluid_segmenter", "una_no_contrast", "una_no_fluid", "una_noise_seeds"}
+SLOW |= {name for name in method_names() if name.startswith(("disentangled_", "simple_slice_net_"))}
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in method_names()]
 )
 def test_fit_score_save_and_load(name, people, case, sample_datalist, tmp_path):
-    own = UNA if name.startswith("una") else TOY_OF.get(name, {})
+    own = UNA if name.startswith("una") else {}
+    for file in method_files(name):
+        own = {**own, **TOY_OF.get(Path(file).stem, {})}
     settings = {
         **TOY,
         "datalist": str(people),
