@@ -59,7 +59,7 @@ def test_every_vector_is_drawn_with_every_anatomy(network, batch):
         code = network.encoder(network.anatomy(pair[:, 2:3])[0])  # of the partner
         crossed = network.combiner(code, network.looks(pair[:, 1:2]))  # in the contrast of the intact scan
     torch.testing.assert_close(found["drawn"][:, 1, 0:1], crossed)
-    torch.testing.assert_close(found["truth"], pair[:, 1:])
+    torch.testing.assert_close(found["truth"], pair[:, 1:3])
 
 
 def test_a_pair_is_one_anatomy_in_two_contrasts(batch):
@@ -83,7 +83,7 @@ def test_stage_one_leaves_the_restorer_alone_and_stage_two_all_else(network, bat
 
     network.zero_grad(set_to_none=True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    stage = Restoration(network, degrade=lambda edges: edges).train()
+    stage = Restoration(network).train()
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2)
     losses = []
     for _ in range(8):
@@ -98,12 +98,21 @@ def test_stage_one_leaves_the_restorer_alone_and_stage_two_all_else(network, bat
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_edges_are_degraded_in_training_only(network, batch):
+def test_edges_are_hidden_in_training_only(network, batch):
     pair, _ = PreparePair()(batch, "cpu")
-    seen = []
-    stage = Restoration(network, degrade=lambda edges: seen.append(edges) or torch.zeros_like(edges))
-    spoiled, clean = stage.train()(pair)["code"], stage.eval()(pair)["code"]
-    assert len(seen) == 1 and not torch.allclose(spoiled, clean)
+    pair[:, 3], stage = 0.0, Restoration(network)
+    hidden, seen = stage.train()(pair)["code"], stage.eval()(pair)["code"]
+    assert not torch.allclose(hidden, seen)
+    blank = network.restorer.train()(torch.zeros_like(pair[:, :1]))
+    torch.testing.assert_close(hidden, blank)
+
+
+def test_boxes_are_hidden_by_the_draw(sample_datalist):
+    settings = {"datalist": str(sample_datalist), "voxel_size": 4.0, "patch_size": [32, 48, 32], "draws": 8}
+    pairs = from_config("generator.yaml", "pairs", {**settings, "shares": {"synthetic": 1.0}, "anomaly_prob": 0.0})
+    shares = [float(pairs[number]["shown"].mean()) for number in range(8)]
+    assert shares == [float(pairs[number]["shown"].mean()) for number in range(8)]
+    assert 1 <= sum(share < 1.0 for share in shares) < 8 and min(shares) > 0.3
 
 
 def test_restoration_loss_by_hand():

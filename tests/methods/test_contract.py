@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
 from scripts.config import from_config, method_files, method_names, parse
@@ -126,6 +127,42 @@ def test_fit_score_save_and_load(name, people, case, sample_datalist, tmp_path):
     assert torch.equal(torch.as_tensor(again(scan)["score"]), torch.as_tensor(score))
     if not name.startswith("una"):  # whose shipped weights are asked below
         assert float(score[ball].mean()) > float(score[brain & ~ball].mean())
+
+
+ONE_BY_ONE = {"iterations": 2, "iterations_per_epoch": 1, "scans_per_step": 1}
+
+
+@pytest.mark.parametrize("name", [pytest.param("disentangled", marks=pytest.mark.slow), "simple_slice_net"])
+def test_a_stopped_training_ends_as_one_that_ran_through(name, people, sample_datalist, tmp_path):
+    def guest(folder):
+        settings = {**TOY_OF[name], **ONE_BY_ONE, "voxel_size": VOXEL, "slice_size": SIZE, "output_dir": str(folder)}
+        settings |= {"tuning_iterations": 1, "slices_per_scan": 2} if name == "simple_slice_net" else {}
+        cache = str(people.parent / "cache")
+        return Guest(
+            name, {**settings, "datalist": str(people), "generator_datalist": str(sample_datalist), "cache_dir": cache}
+        )
+
+    def stop(engine):
+        raise KeyboardInterrupt
+
+    guest(tmp_path / "through").train()
+    halted = guest(tmp_path / "halted")
+    halted["initialize"]
+    halted["trainer"].add_event_handler(Events.EPOCH_COMPLETED(once=1), stop)
+    with pytest.raises(KeyboardInterrupt):
+        halted.train()
+    assert not (tmp_path / "halted" / "method.pt").exists()
+    guest(tmp_path / "halted").train()
+    one, other = (torch.load(tmp_path / which / "method.pt", weights_only=True) for which in ("through", "halted"))
+    flat = lambda state: {  # noqa: E731
+        f"{key} {inner}": value
+        for key, part in state.items()
+        for inner, value in (part.items() if isinstance(part, dict) else [("", part)])
+    }
+    one, other = flat(one), flat(other)
+    assert one.keys() == other.keys()
+    unlike = [key for key in one if not torch.equal(one[key], other[key])]
+    assert not unlike, json.dumps(unlike[:5])
 
 
 def test_a_method_never_sees_the_truth(case):

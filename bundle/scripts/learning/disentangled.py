@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from monai.losses import DiceCELoss, SSIMLoss
@@ -20,11 +20,11 @@ Found = Mapping[str, torch.Tensor]
 class PreparePair:
     """``prepare_batch`` of the engines: the scans of a person as channels of the input, and the tissues as the target.
 
-    The channels are the scan with a fluid anomaly, the *intact* scan without it, and its *partner*, the same anatomy in another
-    contrast.
+    The channels are the scan with a fluid anomaly; the *intact* scan without it; its *partner*, the same anatomy in another
+    contrast; and *shown*, 0 where edges are hidden in training, else 1.
     """
 
-    keys = ("scan", "intact", "partner")
+    keys = ("scan", "intact", "partner", "shown")
 
     def __call__(
         self, batch: Mapping[str, torch.Tensor], device: torch.device | str | None = None, non_blocking=False, **kwargs
@@ -49,14 +49,14 @@ class Representation(nn.Module):
     def forward(self, pair: torch.Tensor) -> dict[str, torch.Tensor]:
         """
         Args:
-            pair: ``(B, 3, X, Y, Z)``, see `PreparePair`.
+            pair: ``(B, 4, X, Y, Z)``, see `PreparePair`.
 
         Returns:
             ``logits`` ``(B, 2, tissues, X, Y, Z)`` of intact scan and partner; ``vectors`` ``(B, 3, size)`` of all three;
             ``drawn`` ``(B, 2, 2, X, Y, Z)`` by anatomy and vector; ``redrawn`` ``(B, 2, 2, size)``, their vectors; ``truth``
             ``(B, 2, X, Y, Z)``.
         """
-        net, truth = self.network, pair[:, 1:]
+        net, truth = self.network, pair[:, 1:3]
         logits = [net.extractor(truth[:, n : n + 1]) for n in range(2)]
         hard, soft = zip(*(straight_through(each) for each in logits))
         # The scan with the lesion has the tissues of the intact one.
@@ -127,13 +127,11 @@ class Restoration(nn.Module):
 
     Args:
         network: of which only the restorer learns; the rest stays as it is.
-        degrade: transform of the edges ``(1, X, Y, Z)`` of one scan, which spoils them in training.
     """
 
-    def __init__(self, network: DisentangledAnatomy, degrade: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, network: DisentangledAnatomy) -> None:
         super().__init__()
         self.network = network
-        self.degrade = degrade
 
     def train(self, mode: bool = True) -> Restoration:
         super().train(mode)
@@ -145,7 +143,7 @@ class Restoration(nn.Module):
     def forward(self, pair: torch.Tensor) -> dict[str, torch.Tensor]:
         """
         Args:
-            pair: ``(B, 3, X, Y, Z)``, see `PreparePair`.
+            pair: ``(B, 4, X, Y, Z)``, see `PreparePair`.
 
         Returns:
             ``code`` and its target ``true_code``, ``(B, code, X, Y, Z)``; ``drawn`` and ``truth``, ``(B, 1, X, Y, Z)``.
@@ -155,7 +153,7 @@ class Restoration(nn.Module):
             true_code, vector = net.encoder(net.anatomy(intact)[0]), net.looks(scan)
         edges = net.edges(scan)
         if self.training:
-            edges = torch.stack([convert_to_tensor(self.degrade(each), track_meta=False) for each in edges])
+            edges = edges * pair[:, 3:]
         code = net.restorer(edges)
         return {"code": code, "true_code": true_code, "drawn": net.combiner(code, vector), "truth": intact}
 
