@@ -8,7 +8,7 @@ from monai.data import DataLoader
 from scripts.config import from_config, parse
 from scripts.learning import PreparePair, Representation, RepresentationLoss, Restoration, RestorationLoss
 
-TINY = {"features": [4] * 6, "code": [4, 4], "vector": 3}
+TINY = {"features": [4] * 6, "code": [4, 4]}
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def batch(sample_datalist):
 def test_representation_loss_by_hand():
     logits = torch.zeros(1, 2, 4, 1, 1, 1)
     logits[0, 1, 2] = 0.5 * math.log(3.0)  # with the temperature of 0.5 three times as likely as each other tissue
-    vectors = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]]])
+    vectors = torch.tensor([[[0.0, 1.0], [3.0, 4.0]]])
     drawn = torch.tensor([[[0.1, 0.2], [0.3, 0.4]]])[..., None, None, None]
     truth = torch.tensor([[0.1, 0.6]])[..., None, None, None]
     redrawn = torch.zeros(1, 2, 2, 2)
@@ -44,10 +44,8 @@ def test_representation_loss_by_hand():
     # In one voxel the Dice of a tissue is 2 p / (p + 1) where it is true, and 0 elsewhere, but for MONAI's smoothing.
     overlap = 2 * 0.25 / 1.25 + 2 * share / (share + 1)
     assert float(terms["prior"]) == pytest.approx((cross_entropy + 2.0 - overlap / 4) / 2, rel=1e-3)
-    # With and without a lesion the vectors are orthogonal (1), and those of both contrasts have a cosine of 0.8.
-    assert float(terms["alike"]) == pytest.approx(1.0 + 0.8)
     assert float(terms["cycle"]) == pytest.approx((0.0 + 1.0 + 3.0 + 4.0) / 4)
-    weighed = RepresentationLoss(rebuild=2.0, agree=0.0, prior=0.0, alike=0.0, cycle=3.0)(found, tissues)
+    weighed = RepresentationLoss(rebuild=2.0, agree=0.0, prior=0.0, cycle=3.0)(found, tissues)
     assert float(weighed) == pytest.approx(2.0 * 0.2 + 3.0 * 2.0)
 
 
@@ -78,7 +76,7 @@ def test_stage_one_leaves_the_restorer_alone_and_stage_two_all_else(network, bat
         name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0
     }
     RepresentationLoss()(Representation(network).train()(pair), tissues).backward()
-    assert learns() == {"extractor", "encoder", "modality", "combiner"}
+    assert learns() == {"extractor", "encoder", "combiner"}
     assert float(network.usual_vector.abs().max()) > 0.0
 
     network.zero_grad(set_to_none=True)

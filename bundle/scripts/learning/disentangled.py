@@ -8,7 +8,7 @@ import torch
 from monai.losses import DiceCELoss, SSIMLoss
 from monai.utils import convert_to_tensor
 from torch import nn
-from torch.nn.functional import cosine_similarity, l1_loss
+from torch.nn.functional import l1_loss
 
 from ..networks import DisentangledAnatomy, straight_through
 
@@ -52,20 +52,19 @@ class Representation(nn.Module):
             pair: ``(B, 4, X, Y, Z)``, see `PreparePair`.
 
         Returns:
-            ``logits`` ``(B, 2, tissues, X, Y, Z)`` of intact scan and partner; ``vectors`` ``(B, 3, size)`` of all three;
+            ``logits`` ``(B, 2, tissues, X, Y, Z)`` of intact scan and partner; ``vectors`` ``(B, 2, size)`` of both;
             ``drawn`` ``(B, 2, 2, X, Y, Z)`` by anatomy and vector; ``redrawn`` ``(B, 2, 2, size)``, their vectors; ``truth``
             ``(B, 2, X, Y, Z)``.
         """
         net, truth = self.network, pair[:, 1:3]
         logits = [net.extractor(truth[:, n : n + 1]) for n in range(2)]
         hard, soft = zip(*(straight_through(each) for each in logits))
-        # The scan with the lesion has the tissues of the intact one.
-        vectors = [net.modality(pair[:, n : n + 1], soft[max(n - 1, 0)]) for n in range(3)]
-        features = [net.combiner.trunk(net.encoder(each)) for each in hard]
-        drawn = [[net.combiner.shade(f, v) for v in vectors[1:]] for f in features]
+        vectors = [net.modality(truth[:, n : n + 1], soft[n]) for n in range(2)]
+        shares = [net.combiner.shares(net.encoder(each)) for each in hard]
+        drawn = [[net.combiner.shade(each, v) for v in vectors] for each in shares]
         redrawn = [[net.modality(scan, soft[n]) for scan in row] for n, row in enumerate(drawn)]
         if self.training:
-            seen = torch.cat(vectors[1:]).detach().float().mean(dim=0)
+            seen = torch.cat(vectors).detach().float().mean(dim=0)
             net.usual_vector.lerp_(seen, self.momentum)
         return {
             "logits": torch.stack(logits, dim=1),
@@ -79,24 +78,23 @@ class Representation(nn.Module):
 class RepresentationLoss(nn.Module):
     """Stage 1: every scan must come back from either anatomy, and the anatomies must be one.
 
-    ``rebuild L_rec + agree L_con + prior L_prior + alike L_sim + cycle L_cyc`` with
+    ``rebuild L_rec + agree L_con + prior L_prior + cycle L_cyc`` with
 
     - L_rec: L1 of each contrast, drawn from its own anatomy and from its partner's, which forces contrast out of the anatomy;
     - L_con: L1 of the tissue probabilities of both contrasts;
     - L_prior: Dice loss and cross-entropy of each with the tissues, since CSF is rare;
-    - L_sim: vectors of a scan with and without a lesion alike (1 - cosine), those of two contrasts not (the cosine, when positive);
     - L_cyc: L1 of the vector of what was drawn, and the vector it was drawn with.
 
+    The paper's similarity of vectors, L_sim, has nothing to teach here: our vector is measured.
+
     Args:
-        rebuild, agree, prior, alike, cycle: weights. All are ours: the paper names the constraints, not their form.
+        rebuild, agree, prior, cycle: weights. All are ours: the paper names the constraints, not their form.
     """
 
-    def __init__(
-        self, rebuild: float = 10.0, agree: float = 1.0, prior: float = 1.0, alike: float = 0.1, cycle: float = 0.1
-    ) -> None:
+    def __init__(self, rebuild: float = 10.0, agree: float = 1.0, prior: float = 1.0, cycle: float = 0.1) -> None:
         super().__init__()
         self.unlike_prior = DiceCELoss(softmax=True, to_onehot_y=True)
-        self.weights = {"rebuild": rebuild, "agree": agree, "prior": prior, "alike": alike, "cycle": cycle}
+        self.weights = {"rebuild": rebuild, "agree": agree, "prior": prior, "cycle": cycle}
 
     def terms(self, found: Found, tissues: torch.Tensor) -> dict[str, torch.Tensor]:
         """By name, each term without its weight.
@@ -108,14 +106,11 @@ class RepresentationLoss(nn.Module):
         found = {key: value.float() for key, value in found.items()}
         logits, vectors = found["logits"], found["vectors"]
         one, other = (straight_through(logits[:, n])[1] for n in range(2))
-        lesioned, intact, partner = vectors.unbind(dim=1)
         return {
             "rebuild": l1_loss(found["drawn"], found["truth"][:, None].expand_as(found["drawn"])),
             "agree": l1_loss(one, other),
             "prior": sum(self.unlike_prior(logits[:, n], tissues[:, None]) for n in range(2)) / 2,
-            "alike": (1.0 - cosine_similarity(lesioned, intact)).mean()
-            + cosine_similarity(intact, partner).clamp(min=0.0).mean(),
-            "cycle": l1_loss(found["redrawn"], vectors[:, None, 1:].expand_as(found["redrawn"])),
+            "cycle": l1_loss(found["redrawn"], vectors[:, None].expand_as(found["redrawn"])),
         }
 
     def forward(self, found: Found, tissues: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from .blending import BlendingUNet
 from .disentangled import (
     Combiner,
     DisentangledAnatomy,
-    ModalityEncoder,
+    ModalityVector,
     anatomy_encoder,
     canny_edges,
     straight_through,
@@ -25,7 +25,7 @@ __all__ = [
     "EncoderLoss",
     "FeatureExtractor",
     "LocalFeatures",
-    "ModalityEncoder",
+    "ModalityVector",
     "SliceFeatures",
     "StudentTeacher",
     "anatomy_encoder",
