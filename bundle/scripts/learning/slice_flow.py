@@ -75,7 +75,7 @@ class RandFeatureVectorsd(RandomizableTransform, MapTransform):
         number: of vectors, n.
         noise: its standard deviation, in those of each channel.
         code_size, with_depth, modalities: see `feature_codes`.
-        least: share of a place that is brain, or lesion, for the place to count as such.
+        least: share of a place that is lesion, for the place to count as such. Of the brain any share counts: all of it is scored.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class RandFeatureVectorsd(RandomizableTransform, MapTransform):
         return known[torch.as_tensor(self.R.randint(len(known), size=self.number))]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        features, brain = data[self.keys[0]], data["inside"] >= self.least
+        features, brain = data[self.keys[0]], data["inside"] > 0
         codes = feature_codes(
             features.shape[1:], self.code_size, self.with_depth, self.modalities, str(data["modality"])
         )

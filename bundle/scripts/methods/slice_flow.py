@@ -70,7 +70,7 @@ class SliceFlow(Method):
     def maps(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
         if self.modalities and case["modality"] not in self.modalities:
             raise InputError(f"this flow was trained on {', '.join(self.modalities)}, not on {case['modality']}")
-        features, _, index = self.features(case["scan"], case["brain"])
+        features, brain, index = self.features(case["scan"], case["brain"])
         grid = features.shape[1:]
         codes = feature_codes(grid, self.code_size, self.with_depth, self.modalities, case["modality"])
         device = next(self.flow.parameters()).device
@@ -81,7 +81,13 @@ class SliceFlow(Method):
             ]
         )
         shape = case["scan"].shape[1:]
-        volume = self.smooth(self.features.restore(likelihood.reshape(1, *grid), index, shape))
+        # The flow knows nothing of places without any brain: a voxel at the surface is told by the others around it.
+        held = (brain > 0).float()
+        weighed, weight = (
+            self.smooth(self.features.restore(values, index, shape))
+            for values in (held * likelihood.reshape(1, *grid), held)
+        )
+        volume = weighed / weight.clamp(min=1e-3)
         if self.rescale:
             inside = torch.as_tensor(case["brain"]) > 0
             likeliest = volume[inside].max()
