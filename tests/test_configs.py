@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
 import torch
 from conftest import ROOT, SMALL
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, load
+from monai.data import MetaTensor
 from scripts.methods import Guest
 
 CONFIGS = ROOT / "bundle/configs"
@@ -110,6 +112,24 @@ def test_the_shipped_weights_are_the_listed_ones_and_the_default():
         assert inference.get_parsed_content(key) == released.get_parsed_content(key)
     network = Guest("una").method  # loads them
     assert all(torch.isfinite(p).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["patchcore_released", "simple_slice_net"])
+def test_a_method_with_weights_is_ready_for_use(name):
+    """Without a training it scores, in units of what healthy people show, and finds a large bright ball in a brain of noise."""
+    guest = Guest(name, {"cases": []})
+    assert Path(guest["checkpoint"]).stat().st_size < 20e6
+    assert guest.about["threshold"] == 1.0 and set(guest["limits"]) == {"t1", "t2", "flair", "ct"}
+    grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in (80, 96, 32)), indexing="ij")).float()
+    middle = torch.tensor([40.0, 48.0, 16.0])[:, None, None, None]
+    brain = ((grid - middle) / torch.tensor([35.0, 42.0, 14.0])[:, None, None, None]).norm(dim=0)[None] < 1.0
+    ball = (grid - middle - torch.tensor([15.0, 5.0, 0.0])[:, None, None, None]).norm(dim=0)[None] < 8.0
+    noise = torch.rand(brain.shape, generator=torch.Generator().manual_seed(0))
+    scan = MetaTensor(torch.where(ball, 1.0, 0.4 + 0.1 * noise) * brain)
+    case = {"scan": scan, "mirrored": scan, "brain": MetaTensor(brain.float()), "modality": "t2"}
+    score = torch.as_tensor(guest(case)["score"])
+    deep = ((grid - middle) / torch.tensor([35.0, 42.0, 14.0])[:, None, None, None]).norm(dim=0)[None] < 0.7
+    assert float(score[ball].mean()) > float(score[deep & ~ball].mean())
 
 
 def parts_of_other_files(content):
