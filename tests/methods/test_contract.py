@@ -37,7 +37,7 @@ TOY_OF = {
         "patch_size": [32, 48, 32],
         "features": [4, 8, 8, 8, 8, 8],
     },
-    "simple_slice_net": {"tuning_iterations": 10, "iterations_per_epoch": 10, "vectors": 512},
+    "simple_slice_net": {"checkpoint": None, "tuning_iterations": 10, "iterations_per_epoch": 10, "vectors": 512},
     "fluid_segmenter": {"generator": {"num_times": [2, 3]}, "iterations": 40},
 }
 UNA = {  # gradients are tested where the training is; here a few steps show that the whole road works
