@@ -96,9 +96,8 @@ class FeatureExtractor(nn.Module):
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         x = nn.functional.interpolate(image, scale_factor=self.scale, mode="bilinear", align_corners=False)
         x = (x.expand(-1, 3, -1, -1) - self.mean) / self.std
-        x = x.contiguous(
-            memory_format=torch.channels_last
-        )  # depthwise convolutions on a CPU take two thirds of the time
+        # In this order of memory depthwise convolutions on a CPU take two thirds of the time.
+        x = x.contiguous(memory_format=torch.channels_last)
         if not self.lite:
             found = self.network(x)
             return [found[block] for block in self.blocks]
