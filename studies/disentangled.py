@@ -83,7 +83,7 @@ def restoration(guest: Guest, atlas: Guest, cases: dict[str, dict]) -> pd.DataFr
             row[f"l1_{key}"] = float((scan - image).abs()[inside].mean())
             row[f"ssim_{key}"] = float(ssim_map(scan * inside, image * inside, 7, 1.5)[inside].mean())
         with torch.no_grad():
-            vectors = [network.looks(image[None]) for image in (scan, drawn)]
+            vectors = [network.modality(image[None], network.anatomy(image[None])[1]) for image in (scan, drawn)]
         row["cosine"] = float(cosine_similarity(*vectors))
         rows.append(row)
     return pd.DataFrame(rows)
@@ -97,7 +97,8 @@ def pictures(guest: Guest, cases: dict[str, dict], path: Path) -> None:
         found = guest(case)
         z = int(np.asarray(found["score"][0]).sum(axis=(0, 1)).argmax()) if "lesion" in name else None
         z = case["scan"].shape[-1] * 3 // 5 if z is None else z
-        edges = network.edges(torch.as_tensor(case["scan"])[None].float())[0]
+        with torch.no_grad():
+            edges = network.edges(network.anatomy(torch.as_tensor(case["scan"])[None].float())[0])[0]
         volumes = (case["scan"], tissue_map(network, case["scan"]), edges, found["pred_healthy"], found["score"])
         for axis, volume, title in zip(row, volumes, ("scan", "tissues", "edges", "healthy, after its edges", "score")):
             high = float(np.quantile(np.asarray(volume[0]), 0.999)) if title == "score" else None

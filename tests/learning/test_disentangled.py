@@ -55,7 +55,9 @@ def test_every_vector_is_drawn_with_every_anatomy(network, batch):
     with torch.no_grad():
         found = Representation(network).eval()(pair)
         code = network.encoder(network.anatomy(pair[:, 2:3])[0])  # of the partner
-        crossed = network.combiner(code, network.looks(pair[:, 1:2]))  # in the contrast of the intact scan
+        crossed = network.combiner(
+            code, network.modality(pair[:, 1:2], network.anatomy(pair[:, 1:2])[1])
+        )  # in the contrast of the intact scan
     torch.testing.assert_close(found["drawn"][:, 1, 0:1], crossed)
     torch.testing.assert_close(found["truth"], pair[:, 1:3])
 

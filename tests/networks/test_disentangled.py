@@ -81,11 +81,12 @@ def test_only_edges_of_the_scan_and_its_vector_reach_what_is_drawn():
     drawn = network(scan)
     assert 0.0 <= float(drawn.min()) and float(drawn.max()) <= 1.0
     # The same edges and the same vector: the scan itself does not count.
-    edges, vector = network.edges(scan), network.looks(scan)
+    hard, soft = network.anatomy(scan)
+    edges, vector = network.edges(hard), network.modality(scan, soft)
     torch.testing.assert_close(network.combiner(network.restorer(edges), vector), drawn)
     assert not edges.requires_grad
     network.reuse_modality = False
     network.usual_vector.copy_(torch.full((6,), 0.4))
     torch.testing.assert_close(network(scan), network.combiner(network.restorer(edges), torch.full((1, 6), 0.4)))
     network.source = "levels"
-    assert set(network.edges(scan).unique().tolist()) <= set(network.levels.tolist())
+    assert set(network.edges(hard).unique().tolist()) <= set(network.levels.tolist())

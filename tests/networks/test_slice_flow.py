@@ -64,8 +64,8 @@ def test_a_flow_that_was_trained_knows_its_gaussian(random):
     true = torch.distributions.MultivariateNormal(codes, mix @ mix.T).log_prob(vectors) / 2
     with torch.no_grad():
         found = flow.log_likelihood(vectors, codes)
-    assert float((true - found).mean()) < 0.1  # the divergence of both, which is never negative
-    assert float(torch.corrcoef(torch.stack([true, found]))[0, 1]) > 0.9
+    assert float((true - found).mean()) < 0.05  # the divergence of both, which is never negative
+    assert float(torch.corrcoef(torch.stack([true, found]))[0, 1]) > 0.95
 
 
 def test_codes_of_places_differ_and_have_one_length():

@@ -145,8 +145,8 @@ class Restoration(nn.Module):
         """
         net, scan, intact = self.network, pair[:, :1], pair[:, 1:2]
         with torch.no_grad():
-            true_code, vector = net.encoder(net.anatomy(intact)[0]), net.looks(scan)
-        edges = net.edges(scan)
+            true_code, (hard, soft) = net.encoder(net.anatomy(intact)[0]), net.anatomy(scan)
+            edges, vector = net.edges(hard), net.modality(scan, soft)
         if self.training:
             edges = edges * pair[:, 3:]
         code = net.restorer(edges)

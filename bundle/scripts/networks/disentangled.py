@@ -122,7 +122,7 @@ class Combiner(nn.Module):
 class DisentangledAnatomy(nn.Module):
     """The healthy scan after the edges of a scan's anatomy, in the contrast of the scan.
 
-    A scan becomes a tissue map (`anatomy`) and a modality vector (`looks`). Only the edges of the tissue map reach the
+    A scan becomes a tissue map (`anatomy`) and a modality vector (`modality`). Only the edges of the tissue map reach the
     *restorer*, which guesses the code of the healthy anatomy; the *combiner* draws it with the vector of the scan. After Yang
     et al.; no reproduction, since neither equations nor code are public: what ``methods/disentangled.yaml`` marks with [P] is ours.
 
@@ -176,17 +176,12 @@ class DisentangledAnatomy(nn.Module):
         """One-hot tissue map and tissue probabilities, see `straight_through`."""
         return straight_through(self.extractor(scan))
 
-    def looks(self, scan: torch.Tensor) -> torch.Tensor:
-        """The modality vector of a scan."""
-        return self.modality(scan, self.anatomy(scan)[1])
-
-    def edges(self, scan: torch.Tensor) -> torch.Tensor:
-        """What the restorer is shown of a scan, without a gradient."""
-        with torch.no_grad():
-            hard, _ = self.anatomy(scan)
-            image = torch.einsum("bt...,t->b...", hard, self.levels)[:, None]
+    def edges(self, hard: torch.Tensor) -> torch.Tensor:
+        """What the restorer is shown of a one-hot tissue map, without a gradient."""
+        image = torch.einsum("bt...,t->b...", hard.detach(), self.levels)[:, None]
         return canny_edges(image, **self.canny) if self.source == "edges" else image
 
     def forward(self, scan: torch.Tensor) -> torch.Tensor:
-        vector = self.looks(scan) if self.reuse_modality else self.usual_vector.expand(len(scan), -1)
-        return self.combiner(self.restorer(self.edges(scan)), vector)
+        hard, soft = self.anatomy(scan)
+        vector = self.modality(scan, soft) if self.reuse_modality else self.usual_vector.expand(len(scan), -1)
+        return self.combiner(self.restorer(self.edges(hard)), vector)
