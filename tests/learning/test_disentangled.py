@@ -8,7 +8,7 @@ from monai.data import DataLoader
 from scripts.config import from_config, parse
 from scripts.learning import PreparePair, Representation, RepresentationLoss, Restoration, RestorationLoss
 
-TINY = {"features": [4] * 6, "code": [4, 4]}
+TINY = {"extractor_channels": [4, 8], "combiner_channels": [4, 8], "restorer_channels": [4, 8], "code": [4, 4]}
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scripts.config import parse
-from scripts.networks import Combiner, ModalityVector, canny_edges, straight_through
+from scripts.networks import AnatomyEncoder, Combiner, ModalityVector, canny_edges, straight_through
+
+TINY = {"extractor_channels": [4, 8], "combiner_channels": [4, 8], "restorer_channels": [4, 8], "code": [4, 4]}
 
 
 def test_one_hot_forward_softmax_backward():
@@ -37,14 +39,24 @@ def test_edges_of_a_cylinder_are_its_circle():
 
 def test_a_contrast_changes_shades_and_moves_nothing():
     torch.manual_seed(0)
-    combiner = Combiner(torch.nn.Identity(), shades=4, tissues=3)
+    combiner = Combiner(torch.nn.Conv3d(5, 7, 1), shades=2, tissues=3)
     torch.nn.init.normal_(combiner.palette.weight)
-    code = torch.randn(1, 4, 2, 1, 1).expand(1, 4, 2, 5, 6)  # two tissues
-    drawn = [combiner(code, vector) for vector in torch.rand(3, 1, 6)]
+    code = torch.randn(1, 5, 2, 1, 1).expand(1, 5, 2, 5, 6)  # two tissues
+    drawn = [combiner(code, vector).detach() for vector in torch.rand(3, 1, 6)]
     for scan in drawn:
         assert float(scan.std(dim=(3, 4)).max()) < 1e-6  # even within each tissue
-        assert 0.0 <= float(scan.min()) and float(scan.max()) <= 1.0
     assert not torch.allclose(drawn[0], drawn[1], atol=1e-3)
+
+
+def test_a_code_holds_the_tissue_map_and_what_lies_around():
+    torch.manual_seed(0)
+    encoder, tissues = AnatomyEncoder(4, [3, 2]), torch.rand(1, 4, 5, 5, 5)
+    code = encoder(tissues).detach()
+    assert torch.equal(code[:, :4], tissues)
+    other = tissues.clone()
+    other[..., 2, 2, 3] += 1.0  # beside the voxel in the middle
+    moved = (encoder(other).detach() - code)[0, :, 2, 2, 2]
+    assert float(moved[:4].abs().max()) == 0.0 and float(moved[4:].abs().min()) > 0.0
 
 
 @pytest.fixture
@@ -59,8 +71,17 @@ def test_shades_begin_as_the_tissues_of_the_scan(tissues):
     scan = torch.einsum("btxyz,t->bxyz", tissues, torch.tensor([0.0, 0.9, 0.3, 0.5]))[:, None]
     vector = ModalityVector()(scan, tissues)
     torch.testing.assert_close(vector, torch.tensor([[0.9, 0.3, 0.5, 0.0, 0.0, 0.0]]), atol=1.1e-3, rtol=0)
-    drawn = Combiner(torch.nn.Identity(), shades=4, tissues=3)(50.0 * tissues, vector)
-    torch.testing.assert_close(drawn, scan)
+    # A trunk that says nothing, and a combiner that trusts the map: each tissue has the mean of its shades, which is its own.
+    trunk = torch.nn.Conv3d(4, 13, 1)
+    torch.nn.init.zeros_(trunk.weight)
+    torch.nn.init.zeros_(trunk.bias)
+    drawn = Combiner(trunk, shades=4, tissues=3, trust=30.0)(tissues, vector)
+    torch.testing.assert_close(drawn, scan, atol=1e-5, rtol=0)
+
+
+def test_shades_of_a_tissue_spread_about_its_mean():
+    combiner = Combiner(torch.nn.Identity(), shades=3, tissues=1, spread=2.0)
+    torch.testing.assert_close(combiner.palette(torch.tensor([[0.5, 0.1]])), torch.tensor([[0.3, 0.5, 0.7]]))
 
 
 def test_a_modality_vector_is_what_tissues_look_like_anywhere(tissues):
@@ -74,19 +95,20 @@ def test_a_modality_vector_is_what_tissues_look_like_anywhere(tissues):
 
 
 def test_only_edges_of_the_scan_and_its_vector_reach_what_is_drawn():
-    parser = parse(["guest.yaml", "methods/disentangled.yaml"], {"features": [4] * 6, "code": [4, 4]})
+    parser = parse(["guest.yaml", "methods/disentangled.yaml"], TINY)
     network = parser.get_parsed_content("network_def").eval()
     random = torch.Generator().manual_seed(0)
     scan = torch.rand(1, 1, 32, 32, 32, generator=random)
-    drawn = network(scan)
+    drawn = network(scan).detach()
     assert 0.0 <= float(drawn.min()) and float(drawn.max()) <= 1.0
     # The same edges and the same vector: the scan itself does not count.
     hard, soft = network.anatomy(scan)
     edges, vector = network.edges(hard), network.modality(scan, soft)
-    torch.testing.assert_close(network.combiner(network.restorer(edges), vector), drawn)
+    torch.testing.assert_close(network.combiner(network.restorer(edges), vector).clamp(0.0, 1.0), drawn)
     assert not edges.requires_grad
     network.reuse_modality = False
     network.usual_vector.copy_(torch.full((6,), 0.4))
-    torch.testing.assert_close(network(scan), network.combiner(network.restorer(edges), torch.full((1, 6), 0.4)))
+    usual = network.combiner(network.restorer(edges), torch.full((1, 6), 0.4)).clamp(0.0, 1.0)
+    torch.testing.assert_close(network(scan), usual)
     network.source = "levels"
     assert set(network.edges(hard).unique().tolist()) <= set(network.levels.tolist())

@@ -3,10 +3,10 @@
 from .adversarial import CodedGenerator, CriticLoss, EncoderLoss
 from .blending import BlendingUNet
 from .disentangled import (
+    AnatomyEncoder,
     Combiner,
     DisentangledAnatomy,
     ModalityVector,
-    anatomy_encoder,
     canny_edges,
     straight_through,
 )
@@ -15,6 +15,7 @@ from .slice_flow import ConditionalFlow, EncoderDecoder, LocalFeatures, SliceFea
 from .student import StudentTeacher
 
 __all__ = [
+    "AnatomyEncoder",
     "BlendingUNet",
     "CodedGenerator",
     "Combiner",
@@ -28,7 +29,6 @@ __all__ = [
     "ModalityVector",
     "SliceFeatures",
     "StudentTeacher",
-    "anatomy_encoder",
     "canny_edges",
     "position_codes",
     "straight_through",

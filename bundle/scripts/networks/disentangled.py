@@ -10,7 +10,7 @@ from monai.networks.blocks import Convolution
 from skimage.feature import canny
 from torch import nn
 
-__all__ = ["Combiner", "DisentangledAnatomy", "ModalityVector", "anatomy_encoder", "canny_edges", "straight_through"]
+__all__ = ["AnatomyEncoder", "Combiner", "DisentangledAnatomy", "ModalityVector", "canny_edges", "straight_through"]
 
 
 def straight_through(logits: torch.Tensor, temperature: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,15 +50,31 @@ def canny_edges(levels: torch.Tensor, sigma: float, low: float, high: float) -> 
     return torch.from_numpy(found)[:, None].to(levels.device, torch.float32)
 
 
-def anatomy_encoder(tissues: int, channels: Sequence[int]) -> nn.Sequential:
-    """From the tissue map to the anatomy code: a convolution at full resolution for each number of channels, the last linear."""
-    inputs = [tissues, *channels[:-1]]
-    return nn.Sequential(
-        *(
-            Convolution(3, i, o, norm=None, act="leakyrelu", conv_only=n == len(channels) - 1)
-            for n, (i, o) in enumerate(zip(inputs, channels, strict=True))
+class AnatomyEncoder(nn.Module):
+    """From the tissue map to the anatomy code: the map itself, and what convolutions at full resolution make of it.
+
+    The code holds the map, so that whoever reads the code need not learn it again, and who must guess the code must guess the map.
+
+    Args:
+        tissues: of the map, background included.
+        channels: of the convolutions; the last is linear.
+
+    Shape:
+        ``(B, tissues, X, Y, Z)`` to ``(B, tissues + channels[-1], X, Y, Z)``.
+    """
+
+    def __init__(self, tissues: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        inputs = [tissues, *channels[:-1]]
+        self.convolutions = nn.Sequential(
+            *(
+                Convolution(3, i, o, norm=None, act="leakyrelu", conv_only=n == len(channels) - 1)
+                for n, (i, o) in enumerate(zip(inputs, channels, strict=True))
+            )
         )
-    )
+
+    def forward(self, tissues: torch.Tensor) -> torch.Tensor:
+        return torch.cat([tissues, self.convolutions(tissues)], dim=1)
 
 
 class ModalityVector(nn.Module):
@@ -84,36 +100,45 @@ class ModalityVector(nn.Module):
 class Combiner(nn.Module):
     """Draw a scan from an anatomy code and a modality vector.
 
-    A UNet looks at the code alone and gives every place its shares of a few *shades*; the vector tells the intensities of the
-    shades. So one look at an anatomy serves all contrasts, and no contrast can move an edge. The shades begin as air and the mean
-    intensities of the tissues, in turn.
+    A network looks at the code alone and gives every place its shares of a few *shades*; the vector tells the intensities of the
+    shades. So one look at an anatomy serves all contrasts, and no contrast can move an edge. At first every tissue is drawn with
+    its own shades, which are spread about its mean intensity as far as its intensities are; then the network learns to depart from it.
 
     Args:
-        trunk: ``(B, code, X, Y, Z)`` to ``(B, shades, X, Y, Z)``.
-        shades: number of them.
-        tissues: number of them, background left out: the vector has twice as many numbers, see `ModalityVector`.
+        trunk: ``(B, code, X, Y, Z)`` to ``(B, 1 + tissues * shades, X, Y, Z)``, one number for air and for every shade.
+        shades: of each tissue.
+        tissues: number of them, background left out. The code begins with the map of background and tissues, and the vector has
+            twice as many numbers, see `ModalityVector`.
+        spread: the darkest and the lightest shade of a tissue at first, in standard deviations from its mean.
+        trust: in the map of the code: the logit that a voxel of a tissue has for the tissue's shades.
 
     Shape:
-        codes ``(B, code, X, Y, Z)`` and vectors ``(B, 2 tissues)`` to ``(B, 1, X, Y, Z)`` in [0, 1].
+        codes ``(B, code, X, Y, Z)`` and vectors ``(B, 2 tissues)`` to ``(B, 1, X, Y, Z)``.
     """
 
-    def __init__(self, trunk: nn.Module, shades: int, tissues: int = 3) -> None:
+    def __init__(
+        self, trunk: nn.Module, shades: int, tissues: int = 3, spread: float = 1.5, trust: float = 5.0
+    ) -> None:
         super().__init__()
         self.trunk = trunk
-        self.palette = nn.Linear(2 * tissues, shades)
+        self.trust = trust
+        of_shade = torch.arange(tissues).repeat_interleave(shades)
+        self.register_buffer("channels", torch.cat([torch.zeros(1), of_shade + 1]).long(), persistent=False)
+        self.palette = nn.Linear(2 * tissues, tissues * shades)
         with torch.no_grad():
-            self.palette.weight.zero_()
             self.palette.bias.zero_()
-            for shade in range(1, shades):
-                self.palette.weight[shade, (shade - 1) % tissues] = 1.0
+            self.palette.weight.zero_()
+            at = torch.arange(tissues * shades)
+            self.palette.weight[at, of_shade] = 1.0
+            self.palette.weight[at, tissues + of_shade] = torch.linspace(-spread, spread, shades).repeat(tissues)
 
     def shares(self, code: torch.Tensor) -> torch.Tensor:
-        """Of the shades in every place, ``(B, shades, X, Y, Z)``; their sum is 1."""
-        return torch.softmax(self.trunk(code).float(), dim=1)
+        """Of air and of the shades in every place, ``(B, 1 + tissues * shades, X, Y, Z)``; their sum is 1."""
+        return torch.softmax(self.trunk(code).float() + self.trust * code[:, self.channels].float(), dim=1)
 
     def shade(self, shares: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-        """The scan of one contrast."""
-        return torch.einsum("bsxyz,bs->bxyz", shares, self.palette(vector).float().clamp(0.0, 1.0))[:, None]
+        """The scan of one contrast. Air is black."""
+        return torch.einsum("bsxyz,bs->bxyz", shares[:, 1:], self.palette(vector).float())[:, None]
 
     def forward(self, code: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
         return self.shade(self.shares(code), vector)
@@ -128,7 +153,7 @@ class DisentangledAnatomy(nn.Module):
 
     Args:
         extractor: scan to the logits of background, CSF, gray and white matter.
-        encoder: one-hot tissue map to the anatomy code.
+        encoder: see `AnatomyEncoder`.
         modality: see `ModalityVector`.
         combiner: see `Combiner`.
         restorer: edges, ``(B, 1, X, Y, Z)``, to the anatomy code.
@@ -184,4 +209,4 @@ class DisentangledAnatomy(nn.Module):
     def forward(self, scan: torch.Tensor) -> torch.Tensor:
         hard, soft = self.anatomy(scan)
         vector = self.modality(scan, soft) if self.reuse_modality else self.usual_vector.expand(len(scan), -1)
-        return self.combiner(self.restorer(self.edges(hard)), vector)
+        return self.combiner(self.restorer(self.edges(hard)), vector).clamp(0.0, 1.0)
