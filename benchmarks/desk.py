@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from scripts.config import CONFIGS
 from scripts.data import write_sample_subject
 
 from .fluid import SHARED
 from .machine import Yardsticks, now, peak_megabytes
-from .training import CONFIGS
 
 APP = CONFIGS.parents[1] / "monailabel_app"
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai.bundle import ConfigParser
 from monai.transforms import Compose, Spacing
+from scripts.config import from_config, parse
 from scripts.data import write_sample_subject
 from scripts.preprocessing import rigid_registration, template_displacement, tissue_labels
 from scripts.symmetry import estimate_mirror
 
 from .fluid import SHARED
 from .machine import Yardsticks, peak_megabytes, timed
-from .training import CONFIGS
 
 RAW = SHARED / "ms_raw" / "patient01"
 
 
 def prepare(yardsticks: Yardsticks, directory: Path) -> list[dict]:
     """Each step of `preprocessing` on a raw T1w head (the sample brain where no raw scan is at hand), and its memory."""
-    parser = ConfigParser()
-    parser.read_config(str(CONFIGS / "preprocess.yaml"))
-    registration = ConfigParser.load_config_file(CONFIGS / "register_lesions.yaml")
-    chain = parser.get_parsed_content("scan_chain").transforms
+    registration = parse(["register_lesions.yaml"], {})
+    chain = from_config("preprocess.yaml", "scan_chain", {}).transforms
     raw = RAW / "study1_T1W.nii.gz"
     scan = raw if raw.is_file() else write_sample_subject(directory).parent / "t1.nii.gz"
     spent: dict[str, float] = {}

@@ -7,21 +7,12 @@ from pathlib import Path
 
 import torch
 from ignite.engine import Events
-from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from scripts.config import parse
 
 from .machine import DEVICE, Yardsticks, now, seconds, timed
 
-CONFIGS = Path(__file__).parents[1] / "bundle" / "configs"
 PAPER_ITERATIONS, PAPER_DAYS = 400_000, 14  # on one A100
-
-
-def _parser(directory: Path, **overrides) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config(str(CONFIGS / "train.yaml"))
-    parser.update({"output_dir": str(directory), "num_workers": 0, "resume": False, **overrides})
-    return parser
 
 
 def sample(yardsticks: Yardsticks, directory: Path) -> list[dict]:
@@ -51,14 +42,14 @@ def sample(yardsticks: Yardsticks, directory: Path) -> list[dict]:
 
 def step(yardsticks: Yardsticks, directory: Path) -> list[dict]:
     """A training step, and the share of the generator in it: of the default config, and of the paper's on a GPU."""
-    scales = (
-        {"default": "train.yaml"} if DEVICE.type == "cpu" else {"default": "train.yaml", "paper": "sizes/paper.yaml"}
-    )
+    scales = {"default": ["train.yaml"]}
+    if DEVICE.type != "cpu":
+        scales["paper"] = ["train.yaml", "sizes/paper.yaml"]
     results = []
-    for scale, file in scales.items():
+    for scale, files in scales.items():
         set_determinism(0)
-        parser = _parser(directory, **(ConfigParser.load_config_file(CONFIGS / file) if scale == "paper" else {}))
-        parser.update({"iterations": 16, "iterations_per_epoch": 16, "train::handlers": []})
+        settings = {"output_dir": str(directory), "num_workers": 0, "resume": False}
+        parser = parse(files, {**settings, "iterations": 16, "iterations_per_epoch": 16, "train::handlers": []})
         trainer = parser.get_parsed_content("train::trainer")
         moments = {Events.GET_BATCH_STARTED: [], Events.GET_BATCH_COMPLETED: [], Events.ITERATION_COMPLETED: []}
         for event, times in moments.items():

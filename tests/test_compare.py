@@ -60,11 +60,14 @@ def test_a_comparison_goes_on_where_it_was_stopped(compared):
     (score / f"{removed.name.removesuffix('_score.nii.gz')}.json").unlink()
     removed.unlink()
     (score / "judged.json").unlink()
+    of_finished = folder / "out/scores/contralateral" / f"{removed.name.removesuffix('_score.nii.gz')}.json"
+    of_finished.unlink()
     table = pd.read_csv(folder / "out/cases.csv").drop(columns="seconds")
     weights = (folder / "out/methods/autoencoder/method.pt").stat().st_mtime_ns
     run(folder / "out", [methods[0], *methods[2:]])
     assert removed.is_file() and kept.stat().st_mtime_ns == before
     assert (folder / "out/methods/autoencoder/method.pt").stat().st_mtime_ns == weights
+    assert not of_finished.exists()  # a method that was judged already is not asked again
     pd.testing.assert_frame_equal(pd.read_csv(folder / "out/cases.csv").drop(columns="seconds"), table)
 
 

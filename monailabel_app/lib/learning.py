@@ -20,6 +20,7 @@ from monai.transforms import ResampleToMatch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from nilearn.datasets import load_mni152_brain_mask
+from scripts.config import parse
 from scripts.data import load_datalist, write_sample_subject
 from scripts.errors import InputError
 from scripts.saving import write_whole
@@ -89,7 +90,8 @@ class Learn(TrainTask):
         self._train(plan)
         before = self._held_out(plan, store.path(plan["parent"]))
         after = self._held_out(plan, self.run_dir / "model.pt")
-        record = {"corrections": plan["corrections"], "before": before, "after": after, "settings": plan["settings"]}
+        told = {key: plan[key] for key in ("corrections", "tested_on_training_subjects", "settings")}
+        record = {**told, "before": before, "after": after}
         worse = [key for key in HELD_OUT if after[key] < before[key] - float(request["tolerance"])]
         reasons = [f"worse on held-out cases: {', '.join(worse)}"] if worse else []
         if after["healthy_ml"] > HEALTHY_ML:
@@ -140,6 +142,12 @@ class Learn(TrainTask):
         base = self.training_data or write_sample_subject(self.analyst.weights.folder / "sample_subject")
         sections = {name: load_datalist(base, name) for name in ("training", "validation")}
         sections["training"] += diseased
+        seen = sorted(set.intersection(*({entry["subject"] for entry in entries} for entries in sections.values())))
+        if seen:
+            logger.warning(
+                f"{', '.join(seen)}: trained on and tested on, so that the test proves little; name a datalist with other people "
+                "under 'validation' (--conf training_data FILE)"
+            )
         (self.run_dir / "datalist.json").write_text(json.dumps(sections))
         iterations = max(1, int(request["iterations"]))
         settings = {
@@ -152,6 +160,7 @@ class Learn(TrainTask):
             "parent": self.analyst.weights.info()["version"],
             "corrections": [Path(pair["image"]).name for pair in pairs],
             "traced_masks": masks,
+            "tested_on_training_subjects": seen,
             "settings": settings,
         }
         write_whole(self.run_dir / "plan.json", json.dumps(plan, indent=1))
@@ -185,9 +194,8 @@ class Learn(TrainTask):
         return entry, mask
 
     def _parser(self, plan: Mapping[str, Any], **overrides: Any) -> ConfigParser:
-        parser = ConfigParser()
-        parser.read_config(str(self.analyst.bundle / "configs/train.yaml"))
-        parser.update(
+        parser = parse(
+            ["train.yaml"],
             {
                 "datalist": str(self.run_dir / "datalist.json"),
                 "output_dir": str(self.run_dir),
@@ -198,7 +206,7 @@ class Learn(TrainTask):
                 "features": self.analyst["guest"]["features"],
                 **plan["settings"],
                 **overrides,
-            }
+            },
         )
         parser.get_parsed_content("initialize")
         return parser

@@ -72,6 +72,8 @@ def test_a_correction_becomes_new_weights_and_the_old_ones_come_back(desk):
     record = state(desk)["newest"]
     assert record["parent"] == 0 and record["corrections"] == ["patient0_t1.nii.gz"]
     assert set(record["before"]) == set(record["after"]) == {"PSNR_F_region", "PSNR_D_region", "healthy_ml"}
+    # There is one healthy subject here, and whoever reads the record learns that it was no stranger.
+    assert record["tested_on_training_subjects"] == ["icbm2009"]
     after, said = desk.client.infer("tiny_healthy", "patient0_t1", {})
     assert said["weights"] == 1 and np.abs(nib.load(after).get_fdata() - before).max() > 1e-3
 

@@ -157,9 +157,11 @@ class Comparison:
         for name, prepare in self.guests.items():
             try:
                 guest = prepare()
-                for split, cases in self.splits.items():
-                    write_scores(guest, cases, self.output_dir / "scores" / name, f"{name}: {split}")
-                done[name] = self._judged(name, guest.about)
+                if (kept := self._kept(name, guest.about)) is None:
+                    for split, cases in self.splits.items():
+                        write_scores(guest, cases, self.output_dir / "scores" / name, f"{name}: {split}")
+                    kept = self._judged(name, guest.about)
+                done[name] = kept
             except Exception as error:  # one method must not stop the others; the log has the whole story
                 self.failures[name] = reason(error)
                 write_whole(self.output_dir / "scores" / name / "failure.txt", traceback.format_exc())
@@ -183,12 +185,17 @@ class Comparison:
 
     # ------------------------------------------------------------------ one method
 
+    def _kept(self, name: str, about: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What `_judged` found of the same method in a run before; no scan is looked at."""
+        file = self._judged_file(name)
+        kept = json.loads(file.read_text()) if file.is_file() else None
+        return kept if kept and kept["digest"] == self._digest(about) else None
+
+    def _judged_file(self, name: str) -> Path:
+        return self.output_dir / "scores" / name / "judged.json"
+
     def _judged(self, name: str, about: Mapping[str, Any]) -> dict[str, Any]:
         """Thresholds, a row a test scan, and pooled curves of one method; kept in a file for the next run."""
-        file = self.output_dir / "scores" / name / "judged.json"
-        digest = self._digest(about)
-        if file.is_file() and (kept := json.loads(file.read_text()))["digest"] == digest:
-            return kept
         records = []
         for case in self.splits["validation"]:
             _, score = self._scores(name, case)
@@ -213,7 +220,7 @@ class Comparison:
             rows.append(self._row(name, record, raw_counts, score, ground, thresholds))
             pooled, raw_pooled = pooled + record.counts, raw_pooled + raw_counts
         judged = {
-            "digest": digest,
+            "digest": self._digest(about),
             "about": dict(about),
             "scans": {"validation": len(records), "test": len(rows)},
             "rows": rows,
@@ -226,7 +233,7 @@ class Comparison:
             "supervision": {label: rule.supervision for label, rule in thresholds.items()},
             "unavailable": notes,
         }
-        write_whole(file, json.dumps(judged))
+        write_whole(self._judged_file(name), json.dumps(judged))
         return judged
 
     def _digest(self, about: Mapping[str, Any]) -> str:

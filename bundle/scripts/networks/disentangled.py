@@ -102,7 +102,7 @@ class Combiner(nn.Module):
 
     A network looks at the code alone and gives every place its shares of a few *shades*; the vector tells the intensities of the
     shades. So one look at an anatomy serves all contrasts, and no contrast can move an edge. At first every tissue is drawn with
-    its own shades, which are spread about its mean intensity as far as its intensities are; then the network learns to depart from it.
+    its own shades, which are spread about its mean intensity as far as its intensities are; the network learns to depart from it.
 
     Args:
         trunk: ``(B, code, X, Y, Z)`` to ``(B, 1 + tissues * shades, X, Y, Z)``, one number for air and for every shade.
