@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from scipy.ndimage import distance_transform_edt
 from scripts.appearance.blur import gaussian_blur
 from scripts.errors import InputError
-from scripts.evaluation import LesionMask, SmoothScore
+from scripts.evaluation import LesionMask, LesionMaskd, PostProcessing, PostProcessingd, SmoothScore
 from scripts.residual import (
     AnomalyScored,
     Calibration,
@@ -51,6 +51,21 @@ def test_mask_cuts_and_drops_by_volume_in_ml():
     assert volume_at(1.0, 0.0) == 216 + 64 + 1
     assert 0.6 * 280 < volume_at(1.0, 0.0, radius=1.0) < 280  # speckle gone, corners rounded
     assert volume_at(2.0, 0.0, radius=1.0) == volume_at(1.0, 0.0)  # less than a voxel: nothing to smooth
+
+
+def test_erosion_counts_mm_from_the_surface_and_reaches_every_score():
+    grid = torch.stack(torch.meshgrid(*[torch.arange(30.0)] * 3, indexing="ij"))
+    radius = (grid - 14.5).norm(dim=0)[None] * 2.0  # mm
+    brain = on_grid((radius < 24.0).float(), 2.0)
+    scores = {"one": brain * 0.5, "other": brain * 2.0, "brain": brain}
+    shared = PostProcessing(erosion=6.0, smoothing=0.0, min_volume_ml=0.0)
+    done = PostProcessingd(["one", "other"], shared)(scores)
+    for key, level in (("one", 0.5), ("other", 2.0)):
+        assert float(done[key][radius > 20.0].max()) == 0.0
+        assert float(done[key][radius < 16.0].min()) == level
+    # What a reader sees is what the mask is cut from.
+    cut = LesionMaskd("one", shared, threshold=0.3)(scores)
+    assert torch.equal(cut["one"], done["one"]) and torch.equal(cut["lesion"] > 0, done["one"] > 0.3)
 
 
 def test_the_volume_of_one_score_does_not_depend_on_the_grid_of_the_scan():

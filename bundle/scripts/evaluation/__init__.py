@@ -6,7 +6,7 @@ from .gate import HealthyGate, findings, gate_summary
 from .handler import CaseHandler
 from .judgement import Judgement
 from .lesions import mask_metrics
-from .postprocess import ErodeScore, LesionMask, LesionMaskd, PostProcessing, SmoothScore, SmoothScored
+from .postprocess import ErodeScore, LesionMask, LesionMaskd, PostProcessing, PostProcessingd, SmoothScore
 from .statistics import bootstrap_interval, holm, paired_tests
 from .table import ErrorTable
 from .thresholds import (
@@ -38,10 +38,10 @@ __all__ = [
     "LesionMaskd",
     "Otsu",
     "PostProcessing",
+    "PostProcessingd",
     "Record",
     "RegionErrors",
     "SmoothScore",
-    "SmoothScored",
     "bootstrap_interval",
     "check_splits",
     "check_truth",

@@ -14,7 +14,7 @@ from scipy.ndimage import distance_transform_edt
 
 from ..errors import InputError
 
-__all__ = ["ErodeScore", "LesionMask", "LesionMaskd", "PostProcessing", "SmoothScore", "SmoothScored"]
+__all__ = ["ErodeScore", "LesionMask", "LesionMaskd", "PostProcessing", "PostProcessingd", "SmoothScore"]
 
 
 class ErodeScore(Transform):
@@ -57,20 +57,6 @@ class SmoothScore(Transform):
         """
         voxels = [round(self.radius / size) for size in affine_to_spacing(score.affine).tolist()]
         return MedianSmooth(voxels)(score) if any(voxels) else score
-
-
-class SmoothScored(MapTransform):
-    """Dictionary form of `SmoothScore`."""
-
-    def __init__(self, keys: KeysCollection, radius: float) -> None:
-        super().__init__(keys)
-        self.transform = SmoothScore(radius)
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
-        return d
 
 
 class LesionMask(Transform):
@@ -134,6 +120,27 @@ class PostProcessing:
     def mask(self, score: MetaTensor, threshold: float, grid: MetaTensor | None = None) -> MetaTensor:
         """The lesions of a post-processed score, on the grid of a scan."""
         return LesionMask(threshold, self.min_volume_ml)(score, grid)
+
+
+class PostProcessingd(MapTransform):
+    """Dictionary form of `PostProcessing`.
+
+    Args:
+        keys: scores; the post-processed ones take their places.
+        postprocessing: shared by all methods.
+        brain_key: brain mask.
+    """
+
+    def __init__(self, keys: KeysCollection, postprocessing: PostProcessing, brain_key: str = "brain") -> None:
+        super().__init__(keys)
+        self.postprocessing = postprocessing
+        self.brain_key = brain_key
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.postprocessing(d[key], d[self.brain_key])
+        return d
 
 
 class LesionMaskd(MapTransform):
