@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT, SMALL
 from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, load
 from monai.data import MetaTensor
+from scripts import config
 from scripts.methods import Guest
 
 CONFIGS = ROOT / "bundle/configs"
@@ -94,6 +95,15 @@ def test_monai_finds_what_it_expects_of_a_workflow(kind, names, tmp_path, shared
     )
     workflow.initialize()
     assert not workflow.check_properties()
+
+
+def test_settings_of_a_size_are_keys_of_its_methods():
+    named = 0
+    for path in (CONFIGS / "sizes").glob("*.yaml"):
+        for name, settings in (ConfigParser.load_config_file(path).get("settings_of") or {}).items():
+            config.parse(["guest.yaml", *config.method_files(name)], settings)  # refuses a key that it does not have
+            named += 1
+    assert named > 10
 
 
 def test_versions_agree():

@@ -13,7 +13,7 @@ from monai.transforms import ResampleToMatch
 from scripts.config import from_config, method_files, method_names, parse
 from scripts.data import ScanCache, find_scans
 from scripts.errors import InputError
-from scripts.methods import GIVEN, Guest
+from scripts.methods import GIVEN, Guest, guests
 from sklearn.metrics import average_precision_score
 
 VOXEL = 4.0  # mm
@@ -129,6 +129,21 @@ def test_fit_score_save_and_load(name, people, case, sample_datalist, tmp_path):
     assert torch.equal(torch.as_tensor(again(scan)["score"]), torch.as_tensor(score))
     if not name.startswith("una"):  # whose shipped weights are asked below
         assert float(score[ball].mean()) > float(score[brain & ~ball].mean())
+
+
+def test_weights_that_two_methods_share_are_trained_as_the_first_says(people, tmp_path):
+    common = {**TOY, "iterations": 2, "iterations_per_epoch": 2, "datalist": str(people)}
+    common["cache_dir"] = str(people.parent / "cache")
+    # vae has no key "draws", and the number of steps is its own.
+    own = {"vae_mahalanobis": {"draws": 3, "iterations": 400}, "vae": {"iterations": 4}}
+    ready = guests(["vae_mahalanobis", "vae"], tmp_path, common, own)
+    first = ready["vae_mahalanobis"]()
+    assert first["draws"] == 3 and [folder.name for folder in tmp_path.iterdir()] == ["vae"]
+    trained = torch.load(tmp_path / "vae/last.pt", weights_only=True)["trainer"]["iteration"]
+    assert trained == 4
+    assert ready["vae"]().about["weights"] == first.about["weights"]
+    with pytest.raises(InputError, match="settings_of names vea, and there is no such method"):
+        guests(["vae"], tmp_path, common, {"vea": {}})
 
 
 ONE_BY_ONE = {"iterations": 2, "iterations_per_epoch": 1, "scans_per_step": 1}

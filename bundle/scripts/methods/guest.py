@@ -15,7 +15,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from ..config import method_files, parse
+from ..config import method_files, method_names, parse
+from ..errors import InputError
 from ..learning import save_atomically
 from ..saving import file_hash
 from .method import GIVEN, Method
@@ -79,19 +80,26 @@ class Guest:
         return self.method({key: case[key] for key in GIVEN})
 
 
-def _ready(name: str, folder: Path, settings: Mapping[str, Any]) -> Guest:
-    """A guest whose weights lie in a folder, or else are shipped, or else are trained there first."""
-    guest = Guest(name, {**settings, "output_dir": str(folder)})
-    shipped, twin = guest["checkpoint"], guest["trained_as"]
+def _ready(
+    name: str, output_dir: Path, settings: Mapping[str, Any], settings_of: Mapping[str, Mapping[str, Any]]
+) -> Guest:
+    """A guest whose weights lie in its folder, or else are shipped, or else are trained there first.
+
+    One that is `trained_as` another shares the folder of the other, whose settings count in the training.
+    """
+
+    def guest(which: str, weights_of: str, **more: Any) -> Guest:
+        folder = output_dir / Path(weights_of).stem
+        return Guest(which, {**settings, **settings_of.get(Path(which).stem, {}), **more, "output_dir": str(folder)})
+
+    asked = guest(name, name)
+    shipped, learner = asked["checkpoint"], asked["trained_as"] or name
     if shipped is not None and Path(shipped).is_file():
-        return guest
-    if twin is not None:
-        folder = folder.with_name(twin)
-        guest = Guest(twin, {**settings, "output_dir": str(folder)})
-    weights = folder / "method.pt"
+        return asked
+    weights = output_dir / Path(learner).stem / "method.pt"
     if not weights.is_file():
-        guest.train()
-    return Guest(name, {**settings, "output_dir": str(folder), "checkpoint": str(weights)})
+        guest(learner, learner).train()
+    return guest(name, learner, checkpoint=str(weights))
 
 
 def guests(
@@ -106,13 +114,16 @@ def guests(
         names: of methods.
         output_dir: where the weights of ``NAME`` are kept, in a folder of this name.
         settings: for all of them.
-        settings_of: by name, what differs.
+        settings_of: by name, what differs. The weights of a method that is ``trained_as`` another are trained with those of the
+            other.
+
+    Raises:
+        InputError: when there are settings of a method that does not exist.
     """
-    made = {}
-    for name in names:
-        own = {**settings, **(settings_of or {}).get(name, {})}
-        made[Path(name).stem] = partial(_ready, name, Path(output_dir) / Path(name).stem, own)
-    return made
+    settings_of, known = dict(settings_of or {}), {*method_names(), *(Path(name).stem for name in names)}
+    if unknown := sorted(settings_of.keys() - known):
+        raise InputError(f"settings_of names {', '.join(unknown)}, and there is no such method; known: {sorted(known)}")
+    return {Path(name).stem: partial(_ready, name, Path(output_dir), settings, settings_of) for name in names}
 
 
 def train_method(
