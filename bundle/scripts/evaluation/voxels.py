@@ -55,6 +55,10 @@ def precision_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     return precision[:-1], recall[:-1], thresholds
 
 
+def _dice(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
+    return 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+
+
 def quantile(counts: np.ndarray, share: float) -> float:
     """The score below which a share of the other voxels lies."""
     total = np.cumsum(counts[OTHER])
@@ -83,7 +87,7 @@ def voxel_metrics(counts: np.ndarray) -> dict[str, float]:
         raise ValueError("without lesion voxels, and others, precision and recall are undefined")
     labels, scores, weights = _weighted(counts, LESION)
     precision, recall, thresholds = precision_recall(counts)
-    dice = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    dice = _dice(precision, recall)
     best = int(dice.argmax())
     *of_regions, shares = _weighted(counts, REGION)
     false, overlap, _ = roc_curve(*of_regions, sample_weight=shares)
@@ -131,6 +135,6 @@ def slice_metrics(scores: np.ndarray, diseased: np.ndarray) -> dict[str, float]:
     return {
         "slice_auroc": float(roc_auc_score(diseased, scores)),
         "slice_auprc": float(average_precision_score(diseased, scores)),
-        "slice_best_dice": float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()),
+        "slice_best_dice": float(_dice(precision, recall).max()),
         "slice_prevalence": prevalence,
     }
