@@ -90,7 +90,8 @@ class Learn(TrainTask):
         self._train(plan)
         before = self._held_out(plan, store.path(plan["parent"]))
         after = self._held_out(plan, self.run_dir / "model.pt")
-        told = {key: plan[key] for key in ("corrections", "tested_on_training_subjects", "settings")}
+        # A plan that a version before this one wrote may lack a key, and its training must not be lost for it.
+        told = {key: plan.get(key) for key in ("corrections", "tested_on_training_subjects", "settings")}
         record = {**told, "before": before, "after": after}
         worse = [key for key in HELD_OUT if after[key] < before[key] - float(request["tolerance"])]
         reasons = [f"worse on held-out cases: {', '.join(worse)}"] if worse else []
