@@ -100,7 +100,9 @@ def test_monai_finds_what_it_expects_of_a_workflow(kind, names, tmp_path, shared
 def test_settings_of_a_size_are_keys_of_its_methods():
     named = 0
     for path in (CONFIGS / "sizes").glob("*.yaml"):
-        for name, settings in (ConfigParser.load_config_file(path).get("settings_of") or {}).items():
+        size = ConfigParser()
+        size.read_config(str(path))
+        for name, settings in (size.get_parsed_content("settings_of") if "settings_of" in size else {}).items():
             config.parse(["guest.yaml", *config.method_files(name)], settings)  # refuses a key that it does not have
             named += 1
     assert named > 10
