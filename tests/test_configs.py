@@ -158,7 +158,7 @@ def parts_of_other_files(content):
 def test_every_reference_of_every_config_resolves(path):
     base = dict.fromkeys(["multi_gpu_train", "evaluate", "demo", "paper", "released"], "train")
     base |= {"judge": "inference", "gate": "inference", "calibrate": "inference", "toy": "compare"}
-    base["comparison"] = "compare"
+    base |= {"comparison": "compare", "slice_ablation": "compare"}
     if path.parent.name == "methods":
         parser = Guest(path.stem).parser
     else:
