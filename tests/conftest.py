@@ -24,6 +24,12 @@ SMALL = {  # overrides that make a run of train.yaml take seconds
     "validation_draws": 2,
     "num_workers": 0,
 }
+TINY_ANATOMY = {  # the networks of disentangled anatomy, where their size does not matter
+    "extractor_channels": [4, 8],
+    "combiner_channels": [4, 8],
+    "restorer_channels": [4, 8],
+    "code": [4, 4],
+}
 
 
 @pytest.fixture(scope="session")

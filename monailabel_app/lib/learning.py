@@ -143,7 +143,8 @@ class Learn(TrainTask):
         base = self.training_data or write_sample_subject(self.analyst.weights.folder / "sample_subject")
         sections = {name: load_datalist(base, name) for name in ("training", "validation")}
         sections["training"] += diseased
-        seen = sorted(set.intersection(*({entry["subject"] for entry in entries} for entries in sections.values())))
+        trained, tested = ({entry["subject"] for entry in entries} for entries in sections.values())
+        seen = sorted(trained & tested)
         if seen:
             logger.warning(
                 f"{', '.join(seen)}: trained on and tested on, so that the test proves little; name a datalist with other people "

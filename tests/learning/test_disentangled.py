@@ -4,17 +4,16 @@ import math
 
 import pytest
 import torch
+from conftest import TINY_ANATOMY
 from monai.data import DataLoader
 from scripts.config import from_config, parse
 from scripts.learning import PreparePair, Representation, RepresentationLoss, Restoration, RestorationLoss
-
-TINY = {"extractor_channels": [4, 8], "combiner_channels": [4, 8], "restorer_channels": [4, 8], "code": [4, 4]}
 
 
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return parse(["guest.yaml", "methods/disentangled.yaml"], TINY).get_parsed_content("network_def")
+    return parse(["guest.yaml", "methods/disentangled.yaml"], TINY_ANATOMY).get_parsed_content("network_def")
 
 
 @pytest.fixture(scope="module")

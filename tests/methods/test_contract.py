@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_ANATOMY
 from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
@@ -35,9 +36,7 @@ TOY_OF = {
         "iterations": 4,
         "iterations_per_epoch": 4,
         "patch_size": [32, 48, 32],
-        "extractor_channels": [4, 8],
-        "combiner_channels": [4, 8],
-        "restorer_channels": [4, 8],
+        **TINY_ANATOMY,
     },
     "simple_slice_net": {"checkpoint": None, "tuning_iterations": 10, "iterations_per_epoch": 10, "vectors": 512},
     "fluid_segmenter": {"generator": {"num_times": [2, 3]}, "iterations": 40},

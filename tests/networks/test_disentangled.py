@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from conftest import TINY_ANATOMY
 from scripts.config import parse
 from scripts.networks import AnatomyEncoder, Combiner, ModalityVector, canny_edges, straight_through
-
-TINY = {"extractor_channels": [4, 8], "combiner_channels": [4, 8], "restorer_channels": [4, 8], "code": [4, 4]}
 
 
 def test_one_hot_forward_softmax_backward():
@@ -95,7 +94,7 @@ def test_a_modality_vector_is_what_tissues_look_like_anywhere(tissues):
 
 
 def test_only_edges_of_the_scan_and_its_vector_reach_what_is_drawn():
-    parser = parse(["guest.yaml", "methods/disentangled.yaml"], TINY)
+    parser = parse(["guest.yaml", "methods/disentangled.yaml"], TINY_ANATOMY)
     network = parser.get_parsed_content("network_def").eval()
     random = torch.Generator().manual_seed(0)
     scan = torch.rand(1, 1, 32, 32, 32, generator=random)

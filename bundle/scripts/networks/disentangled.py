@@ -9,6 +9,7 @@ import torch
 from monai.networks.blocks import Convolution
 from skimage.feature import canny
 from torch import nn
+from torch.nn.functional import pad
 
 __all__ = ["AnatomyEncoder", "Combiner", "DisentangledAnatomy", "ModalityVector", "canny_edges", "straight_through"]
 
@@ -123,7 +124,7 @@ class Combiner(nn.Module):
         self.trunk = trunk
         self.trust = trust
         of_shade = torch.arange(tissues).repeat_interleave(shades)
-        self.register_buffer("channels", torch.cat([torch.zeros(1), of_shade + 1]).long(), persistent=False)
+        self.register_buffer("channels", pad(of_shade + 1, (1, 0)), persistent=False)
         self.palette = nn.Linear(2 * tissues, tissues * shades)
         with torch.no_grad():
             self.palette.bias.zero_()
