@@ -7,7 +7,14 @@ import torch
 from conftest import TINY_ANATOMY
 from monai.data import DataLoader
 from scripts.config import from_config, parse
-from scripts.learning import PreparePair, Representation, RepresentationLoss, Restoration, RestorationLoss
+from scripts.learning import (
+    PrepareContrasts,
+    PreparePair,
+    Representation,
+    RepresentationLoss,
+    Restoration,
+    RestorationLoss,
+)
 
 
 @pytest.fixture
@@ -69,6 +76,23 @@ def test_a_pair_is_one_anatomy_in_two_contrasts(batch):
     means = [torch.stack([image[tissues == number].mean() for number in (1, 2, 3)]) for image in (intact, partner)]
     assert not torch.allclose(*means, atol=0.05)
     assert not torch.equal(scan, intact)  # the scan has the anomaly
+
+
+def test_stage_zero_teaches_one_tissue_map_in_both_contrasts(network, batch):
+    scans, tissues = PrepareContrasts()(batch, "cpu")
+    torch.testing.assert_close(scans, torch.cat([batch["intact"], batch["partner"]]))
+    torch.testing.assert_close(tissues[0], tissues[1])
+    parser = parse(["guest.yaml", "methods/disentangled.yaml"], TINY_ANATOMY)
+    loss = parser.get_parsed_content("tissue_trainer::loss_function")
+    optimizer = torch.optim.AdamW(network.extractor.parameters(), lr=1e-2)
+    found = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        value = loss(network.extractor(scans), tissues)
+        value.backward()
+        optimizer.step()
+        found.append(float(value.detach()))
+    assert found[-1] < 0.8 * found[0]
 
 
 def test_stage_one_leaves_the_restorer_alone_and_stage_two_all_else(network, batch):

@@ -12,7 +12,7 @@ from torch.nn.functional import l1_loss
 
 from ..networks import DisentangledAnatomy, straight_through
 
-__all__ = ["PreparePair", "Representation", "RepresentationLoss", "Restoration", "RestorationLoss"]
+__all__ = ["PrepareContrasts", "PreparePair", "Representation", "RepresentationLoss", "Restoration", "RestorationLoss"]
 
 Found = Mapping[str, torch.Tensor]
 
@@ -31,6 +31,14 @@ class PreparePair:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         on = lambda key: convert_to_tensor(batch[key], track_meta=False).to(device, non_blocking=non_blocking)  # noqa: E731
         return torch.cat([on(key) for key in self.keys], dim=1), on("tissues")[:, 0].long()
+
+
+class PrepareContrasts(PreparePair):
+    """``prepare_batch`` of stage 0: both contrasts as scans of their own, ``(2 B, 1, X, Y, Z)``, and ``(2 B, 1, X, Y, Z)`` tissues."""
+
+    def __call__(self, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        pair, tissues = super().__call__(*args, **kwargs)
+        return torch.cat([pair[:, 1:2], pair[:, 2:3]]), torch.cat([tissues, tissues])[:, None]
 
 
 class Representation(nn.Module):
