@@ -190,7 +190,10 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
     nib.save(nib.Nifti1Image(source.get_fdata().astype(np.float32), oblique), scans / "deep" / "oblique.nii")
     weights = own_weights(trained, 6.0)
     out = tmp_path / "out"
-    bundle_run("run", "inferring", *config("inference"), "--input", scans, "--output_dir", out, *weights)
+    done = bundle_run("run", "inferring", *config("inference"), "--input", scans, "--output_dir", out, *weights)
+    own = [line for line in done.stdout.splitlines() if line.strip() and " - INFO - " not in line]  # which are MONAI's
+    assert len(own) == 2 and all(line.startswith(str(scans)) for line in own)
+    assert "deprecated" not in done.stderr
     for name in ("plain.nii.gz", "deep/oblique.nii"):
         scan, base = nib.load(scans / name), out / name.split(".")[0]
         results = {key: nib.load(f"{base}_{key}.nii.gz") for key in ("healthy", "anomaly", "lesion", "filled")}

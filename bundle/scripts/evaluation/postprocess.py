@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping
 
 import torch
@@ -15,6 +16,9 @@ from scipy.ndimage import distance_transform_edt
 from ..errors import InputError
 
 __all__ = ["ErodeScore", "LesionMask", "LesionMaskd", "PostProcessing", "PostProcessingd", "SmoothScore"]
+
+# MONAI's RemoveSmallObjects still gives scikit-image the older name of a parameter, and every scan would say so.
+warnings.filterwarnings("ignore", message="Parameter `min_size` is deprecated", category=FutureWarning)
 
 
 class ErodeScore(Transform):

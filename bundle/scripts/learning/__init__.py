@@ -4,7 +4,14 @@ from .attention import LesionAttention, LesionAttentiond
 from .batch import PrepareSample
 from .checkpoint import BestWeights, TrainingCheckpoint, load_weights, read_weights, save_atomically
 from .diffusion import GaussianNoise, NoisePrepareBatch, PartialDiffusionInferer, PerlinNoise
-from .disentangled import PrepareContrasts, PreparePair, Representation, RepresentationLoss, Restoration, RestorationLoss
+from .disentangled import (
+    PrepareContrasts,
+    PreparePair,
+    Representation,
+    RepresentationLoss,
+    Restoration,
+    RestorationLoss,
+)
 from .draws import DrawDataset, DrawSampler, Stream
 from .inferer import MixedPrecisionInferer
 from .losses import ContrastLoss, ReconstructionLoss, UNALoss

@@ -34,7 +34,7 @@ class PreparePair:
 
 
 class PrepareContrasts(PreparePair):
-    """``prepare_batch`` of stage 0: both contrasts as scans of their own, ``(2 B, 1, X, Y, Z)``, and ``(2 B, 1, X, Y, Z)`` tissues."""
+    """``prepare_batch`` of stage 0: both contrasts as scans of their own, and the tissues of each, all ``(2 B, 1, X, Y, Z)``."""
 
     def __call__(self, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
         pair, tissues = super().__call__(*args, **kwargs)
