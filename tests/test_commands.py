@@ -219,15 +219,10 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
 def test_the_mask_is_the_score_above_the_threshold(trained, cohort, tmp_path):
     entry = json.loads((cohort / "datalist.json").read_text())["test"][0]
     arguments = ["--input", cohort / entry["image"], "--output_dir", tmp_path, "--min_volume_ml", "0.0"]
-    masks = {}
-    for threshold in ("0.02", "0.1"):
-        bundle_run("run", "inferring", *config("inference"), *arguments, *own_weights(trained, 3.0, threshold))
-        score, mask = (
-            nib.load(tmp_path / f"case_0000_image_{key}.nii.gz").get_fdata() for key in ("anomaly", "lesion")
-        )
-        np.testing.assert_array_equal(mask > 0, score.astype(np.float32) > float(threshold))
-        masks[threshold] = mask.sum()
-    assert masks["0.02"] > masks["0.1"]
+    bundle_run("run", "inferring", *config("inference"), *arguments, *own_weights(trained, 3.0, "0.02"))
+    score, mask = (nib.load(tmp_path / f"case_0000_image_{key}.nii.gz").get_fdata() for key in ("anomaly", "lesion"))
+    np.testing.assert_array_equal(mask > 0, score.astype(np.float32) > 0.02)
+    assert 0 < mask.sum() < (score > 0).sum()
     # A calibration of other weights is refused, and the error says what to do.
     refused = [*own_weights(trained, 3.0)[:-1], "{'features':[8,8,8,8]}"]
     done = bundle_run("run", "inferring", *config("inference"), *arguments, *refused, check=False)
@@ -393,3 +388,70 @@ def test_tracking_with_mlflow(tmp_path, sample_datalist):
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlruns.db")
     runs = mlflow.search_runs(search_all_experiments=True)
     assert len(runs) == 1 and "metrics.train_loss" in runs.columns
+
+
+def whole(folder: Path) -> dict[str, int]:
+    """The files of a folder that a user sees, and their sizes; each can be read to its end."""
+    for path in (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        if path.name.endswith(".nii.gz"):
+            np.asarray(nib.load(path).dataobj)
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".pt":
+            torch.load(path, weights_only=True)
+        elif path.suffix == ".html":
+            assert path.read_text().rstrip().endswith("</html>")
+    shown = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((".", "events."))]
+    return {str(path.relative_to(folder)): path.stat().st_size for path in shown}
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(
+    ("command", "kills"),
+    [
+        pytest.param("generating", 1, id="generating, once"),
+        *(
+            pytest.param(command, 25, marks=pytest.mark.slow, id=f"{command}, 25 times")
+            for command in ("inferring", "generating", "preprocessing", "training")
+        ),
+    ],
+)
+def test_a_kill_leaves_no_half_of_a_file(command, kills, cohort, trained, sample_datalist, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for entry in json.loads((cohort / "datalist.json").read_text())["test"]:
+        shutil.copy(cohort / entry["image"], scans / f"{entry['subject']}_T1w.nii.gz")
+    if command in ("inferring", "preprocessing"):
+        own = ["--input", scans, *(own_weights(trained, 3.0) if command == "inferring" else ["--voxel_size", "3.0"])]
+        files = "inference" if command == "inferring" else "preprocess"
+    elif command == "generating":
+        files, own = "generate", ["--datalist", sample_datalist, "--number", "2", "--voxel_size", "4.0"]
+    else:
+        files, own = "train", small(datalist=sample_datalist, iterations=8, amp=False)
+
+    def start(folder: Path) -> subprocess.Popen:
+        words = [sys.executable, "-m", "monai.bundle", "run", command, *config(files), *own, "--output_dir", folder]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(
+            list(map(str, words)), cwd=ROOT, env=bundle_environment(), start_new_session=True, **quiet
+        )
+
+    undisturbed, disturbed, random = tmp_path / "undisturbed", tmp_path / "disturbed", np.random.RandomState(0)
+    began, first = time.monotonic(), None
+    process = start(undisturbed)
+    while process.poll() is None:
+        # Before a file has its name it is written under another, and that is the moment to be killed at.
+        first = first or (time.monotonic() - began if any(path.is_file() for path in undisturbed.rglob("*")) else None)
+        time.sleep(0.01)
+    last = time.monotonic() - began
+    assert process.returncode == 0
+    met = 0
+    for _ in range(kills):
+        process = start(disturbed)
+        time.sleep(random.uniform(max(first - 0.5, 0.0), last))
+        os.killpg(process.pid, signal.SIGKILL)
+        met += process.wait() == -signal.SIGKILL
+        whole(disturbed)
+    assert met > kills / 2 or kills == 1
+    assert start(disturbed).wait() == 0
+    assert whole(disturbed).keys() == whole(undisturbed).keys()
