@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -165,3 +167,13 @@ def test_training_goes_on_without_a_damaged_subject_and_says_so(sample_datalist,
     done = bundle_run("run", "training", *config("train"), *arguments, check=False)
     assert done.returncode == 1 and (tmp_path / "out/model.pt").is_file()
     assert re.search("error: 1 subjects could not be used: second: .*damaged.nii.gz", done.stderr), done.stderr[-1000:]
+
+
+def test_a_foreign_scripts_folder_does_no_harm_where_the_readme_says_so(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/__init__.py").write_text("raise RuntimeError('of another project')")
+    words = ["run", "inferring", "--config_file", ROOT / "bundle/configs/inference.yaml", "--input", "absent.nii"]
+    command = [sys.executable, "-P", "-m", "monai.bundle", *map(str, words)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "of another project" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: absent.nii does not exist")
