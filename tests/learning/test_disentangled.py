@@ -9,11 +9,10 @@ from monai.data import DataLoader
 from scripts.config import from_config, parse
 from scripts.learning import (
     PrepareContrasts,
+    PrepareEdges,
     PreparePair,
     Representation,
     RepresentationLoss,
-    Restoration,
-    RestorationLoss,
 )
 
 
@@ -106,28 +105,30 @@ def test_stage_one_leaves_the_restorer_alone_and_stage_two_all_else(network, bat
 
     network.zero_grad(set_to_none=True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    stage = Restoration(network).train()
-    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-2)
+    edges, healthy = PrepareEdges(network)(batch, "cpu")
+    parser = parse(["guest.yaml", "methods/disentangled.yaml"], {**TINY_ANATOMY, "learning_rate": 1e-2})
+    parser["network"] = network
+    loss, optimizer = parser.get_parsed_content("loss"), parser.get_parsed_content("optimizer")
     losses = []
-    for _ in range(8):
+    for _ in range(20):
         optimizer.zero_grad()
-        loss = RestorationLoss()(stage(pair), tissues)
-        loss.backward()
+        value = loss(parser.get_parsed_content("trained")(edges), healthy)
+        value.backward()
         optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(float(value.detach()))
     assert learns() == {"restorer"}
     moved = {name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"restorer"}
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_edges_are_hidden_in_training_only(network, batch):
-    pair, _ = PreparePair()(batch, "cpu")
-    pair[:, 3], stage = 0.0, Restoration(network)
-    hidden, seen = stage.train()(pair)["code"], stage.eval()(pair)["code"]
-    assert not torch.allclose(hidden, seen)
-    blank = network.restorer.train()(torch.zeros_like(pair[:, :1]))
-    torch.testing.assert_close(hidden, blank)
+def test_the_restorer_is_shown_the_lesion_and_asked_for_the_anatomy_without(network, batch):
+    edges, healthy = PrepareEdges(network)({**batch, "shown": torch.ones_like(batch["shown"])}, "cpu")
+    scan, intact = (network.anatomy(torch.as_tensor(batch[key]).float())[0] for key in ("scan", "intact"))
+    torch.testing.assert_close(edges, network.edges(scan))
+    torch.testing.assert_close(healthy, intact.argmax(dim=1, keepdim=True))
+    blank, _ = PrepareEdges(network)({**batch, "shown": torch.zeros_like(batch["shown"])}, "cpu")
+    assert float(blank.abs().max()) == 0.0
 
 
 def test_boxes_are_hidden_by_the_draw(sample_datalist):
@@ -136,18 +137,3 @@ def test_boxes_are_hidden_by_the_draw(sample_datalist):
     shares = [float(pairs[number]["shown"].mean()) for number in range(8)]
     assert shares == [float(pairs[number]["shown"].mean()) for number in range(8)]
     assert 1 <= sum(share < 1.0 for share in shares) < 8 and min(shares) > 0.3
-
-
-def test_restoration_loss_by_hand():
-    flat = torch.full((1, 1, 16, 16, 16), 0.5)
-    same = {
-        "code": torch.ones(1, 2, 1, 1, 1),
-        "true_code": torch.full((1, 2, 1, 1, 1), 0.25),
-        "drawn": flat,
-        "truth": flat,
-    }
-    assert float(RestorationLoss()(same, torch.zeros(1))) == pytest.approx(0.75, abs=1e-5)
-    # SSIM of two even images is that of their means.
-    ssim = (2 * 0.5 * 0.3 + 1e-4) / (0.5**2 + 0.3**2 + 1e-4)
-    other = {**same, "drawn": flat - 0.2}
-    assert float(RestorationLoss()(other, torch.zeros(1))) == pytest.approx(0.75 + 0.2 + 1.0 - ssim, abs=1e-3)

@@ -6,11 +6,10 @@ from .checkpoint import BestWeights, TrainingCheckpoint, load_weights, read_weig
 from .diffusion import GaussianNoise, NoisePrepareBatch, PartialDiffusionInferer, PerlinNoise
 from .disentangled import (
     PrepareContrasts,
+    PrepareEdges,
     PreparePair,
     Representation,
     RepresentationLoss,
-    Restoration,
-    RestorationLoss,
 )
 from .draws import DrawDataset, DrawSampler, Stream
 from .inferer import MixedPrecisionInferer
@@ -44,14 +43,13 @@ __all__ = [
     "PartialDiffusionInferer",
     "PerlinNoise",
     "PrepareContrasts",
+    "PrepareEdges",
     "PreparePair",
     "PrepareSample",
     "RandFeatureVectorsd",
     "ReconstructionLoss",
     "Representation",
     "RepresentationLoss",
-    "Restoration",
-    "RestorationLoss",
     "SamplingInferer",
     "SliceFeaturesd",
     "Stream",

@@ -1,18 +1,18 @@
-"""The two stages of disentangled anatomy: first the representation, then, with that frozen, the restorer."""
+"""The stages of disentangled anatomy: the tissues, the representation, and then, with both as they are, the restorer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from monai.losses import DiceCELoss, SSIMLoss
+from monai.losses import DiceCELoss
 from monai.utils import convert_to_tensor
 from torch import nn
 from torch.nn.functional import l1_loss
 
 from ..networks import DisentangledAnatomy, straight_through
 
-__all__ = ["PrepareContrasts", "PreparePair", "Representation", "RepresentationLoss", "Restoration", "RestorationLoss"]
+__all__ = ["PrepareContrasts", "PrepareEdges", "PreparePair", "Representation", "RepresentationLoss"]
 
 Found = Mapping[str, torch.Tensor]
 
@@ -125,54 +125,21 @@ class RepresentationLoss(nn.Module):
         return sum(self.weights[name] * value for name, value in self.terms(found, tissues).items())
 
 
-class Restoration(nn.Module):
-    """Stage 2: the restorer sees the edges of a scan with a lesion, and must give the code of the anatomy without it.
+class PrepareEdges(PreparePair):
+    """``prepare_batch`` of stage 2: the edges of a scan with a lesion as the input, the tissues without the lesion as the target.
+
+    Both are those that the extractor sees, so that a restorer that is right changes nothing in a healthy scan.
 
     Args:
-        network: of which only the restorer learns; the rest stays as it is.
+        network: with a trained extractor, which stays as it is.
     """
 
     def __init__(self, network: DisentangledAnatomy) -> None:
-        super().__init__()
         self.network = network
 
-    def train(self, mode: bool = True) -> Restoration:
-        super().train(mode)
-        # Here and not in the constructor, since stage 1 of the same network comes first.
-        self.network.requires_grad_(False).eval()
-        self.network.restorer.requires_grad_(True).train(mode)
-        return self
-
-    def forward(self, pair: torch.Tensor) -> dict[str, torch.Tensor]:
-        """
-        Args:
-            pair: ``(B, 4, X, Y, Z)``, see `PreparePair`.
-
-        Returns:
-            ``code`` and its target ``true_code``, ``(B, code, X, Y, Z)``; ``drawn`` and ``truth``, ``(B, 1, X, Y, Z)``.
-        """
-        net, scan, intact = self.network, pair[:, :1], pair[:, 1:2]
-        with torch.no_grad():
-            true_code, (hard, soft) = net.encoder(net.anatomy(intact)[0]), net.anatomy(scan)
-            edges, vector = net.edges(hard), net.modality(scan, soft)
-        if self.training:
-            edges = edges * pair[:, 3:]
-        code = net.restorer(edges)
-        return {"code": code, "true_code": true_code, "drawn": net.combiner(code, vector), "truth": intact}
-
-
-class RestorationLoss(nn.Module):
-    """Stage 2: L1 of the code, L1 and 1 - SSIM of the scan that is drawn of it. All weights are 1, which is ours.
-
-    Args:
-        window: edge of SSIM's window, voxels.
-    """
-
-    def __init__(self, window: int = 7) -> None:
-        super().__init__()
-        self.unlike = SSIMLoss(spatial_dims=3, data_range=1.0, win_size=window)
-
-    def forward(self, found: Found, tissues: torch.Tensor) -> torch.Tensor:
-        found = {key: value.float() for key, value in found.items()}
-        scans = found["drawn"], found["truth"]
-        return l1_loss(found["code"], found["true_code"]) + l1_loss(*scans) + self.unlike(*scans)
+    @torch.no_grad()
+    def __call__(self, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
+        pair, _ = super().__call__(*args, **kwargs)
+        scan, intact, shown = pair[:, :1], pair[:, 1:2], pair[:, 3:]
+        edges = self.network.edges(self.network.anatomy(scan)[0]) * shown
+        return edges, self.network.anatomy(intact)[0].argmax(dim=1, keepdim=True)

@@ -149,15 +149,16 @@ class DisentangledAnatomy(nn.Module):
     """The healthy scan after the edges of a scan's anatomy, in the contrast of the scan.
 
     A scan becomes a tissue map (`anatomy`) and a modality vector (`modality`). Only the edges of the tissue map reach the
-    *restorer*, which guesses the code of the healthy anatomy; the *combiner* draws it with the vector of the scan. After Yang
-    et al.; no reproduction, since neither equations nor code are public: what ``methods/disentangled.yaml`` marks with [P] is ours.
+    *restorer*, which guesses the tissues of the healthy anatomy; the *combiner* draws their code with the vector of the scan.
+    After Yang et al.; no reproduction, since neither equations nor code are public: what ``methods/disentangled.yaml`` marks with
+    [P] is ours.
 
     Args:
         extractor: scan to the logits of background, CSF, gray and white matter.
         encoder: see `AnatomyEncoder`.
         modality: see `ModalityVector`.
         combiner: see `Combiner`.
-        restorer: edges, ``(B, 1, X, Y, Z)``, to the anatomy code.
+        restorer: edges, ``(B, 1, X, Y, Z)``, to the logits of the tissues without the lesion.
         levels: of the tissues, in the image whose edges are taken.
         sigma, low, high: see `canny_edges`.
         source: what the restorer is shown: ``edges``, or, to measure what they are worth, the whole image of the ``levels``.
@@ -210,4 +211,5 @@ class DisentangledAnatomy(nn.Module):
     def forward(self, scan: torch.Tensor) -> torch.Tensor:
         hard, soft = self.anatomy(scan)
         vector = self.modality(scan, soft) if self.reuse_modality else self.usual_vector.expand(len(scan), -1)
-        return self.combiner(self.restorer(self.edges(hard)), vector).clamp(0.0, 1.0)
+        healthy, _ = straight_through(self.restorer(self.edges(hard)))
+        return self.combiner(self.encoder(healthy), vector).clamp(0.0, 1.0)
