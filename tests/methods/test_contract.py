@@ -33,6 +33,7 @@ TOY_OF = {
     "patchcore_released": {"bank_size": 400, "samples": 400, "checkpoint": None},
     "vae_mahalanobis": {"draws": 4},
     "disentangled": {
+        "checkpoint": None,
         "iterations": 4,
         "iterations_per_epoch": 4,
         "patch_size": [32, 48, 32],
@@ -143,6 +144,17 @@ def test_weights_that_two_methods_share_are_trained_as_the_first_says(people, tm
     assert ready["vae"]().about["weights"] == first.about["weights"]
     with pytest.raises(InputError, match="settings_of names vea, and there is no such method"):
         guests(["vae"], tmp_path, common, {"vea": {}})
+
+
+def test_the_shipped_disentangled_anatomy_redraws_a_head_from_its_edges(sample_datalist):
+    guest = Guest("disentangled", {"cases": []})
+    assert Path(guest["checkpoint"]).stat().st_size < 20e6
+    entry = {"subject": "sample", "image": str(sample_datalist.parent / "t1.nii.gz"), "modality": "t1"}
+    prepared = from_config("evaluation.yaml", "preparation", {})(entry)
+    scan, brain = torch.as_tensor(prepared["scan"]), torch.as_tensor(prepared["brain"]) > 0
+    drawn = torch.as_tensor(guest(prepared)["pred_healthy"])
+    flat = (scan - scan[brain].median()).abs()[brain].mean()
+    assert float((scan - drawn).abs()[brain].mean()) < 0.8 * float(flat)
 
 
 ONE_BY_ONE = {"iterations": 2, "iterations_per_epoch": 1, "scans_per_step": 1}
