@@ -8,7 +8,7 @@ The first folder is that of `studies.comparison`. Written to the second, with ``
   their modality (the Gaussian atlas), and the cosine of the modality vectors of scan and restoration;
 - ``pictures.png``: scans, tissue maps, edges, restorations and scores.
 
-A third argument names the weights, ``method.pt`` of a training; without it the method is one that has learned nothing.
+A third argument names other weights than the shipped ones, ``method.pt`` of a training.
 """
 
 import json

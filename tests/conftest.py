@@ -99,6 +99,13 @@ def bundle_run(*arguments: str, check: bool = True, launcher: tuple[str, ...] = 
     return done
 
 
+def bundle_start(*arguments: str) -> subprocess.Popen:
+    """Start what `bundle_run` runs, without its output, in a session of its own: a kill of the group meets its workers, too."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    command = [sys.executable, "-m", "monai.bundle", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, env=bundle_environment(), **quiet)
+
+
 def small(**overrides) -> list[str]:
     """`SMALL` and more overrides as command-line arguments."""
     return [word for key, value in {**SMALL, **overrides}.items() for word in (f"--{key}", str(value))]

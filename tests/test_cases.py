@@ -1,5 +1,6 @@
 """What archives and scanners really send: the inputs of ``../shared/cases``, and what is right for each."""
 
+import shutil
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from conftest import SHARED, bundle_run, config
 from scripts.data import find_scans
 from scripts.errors import InputError
 from scripts.preprocessing import AlignToRASd, BrainExtraction, ReadScand, WindowCTd, find_subjects
@@ -141,8 +142,6 @@ def test_half_a_head_is_flagged(cases):
 
 
 def test_a_mask_just_below_one_is_a_mask(cases, tmp_path):
-    from conftest import bundle_run, config
-
     bundle_run(
         "run",
         "preprocessing",
@@ -161,8 +160,6 @@ def test_a_mask_just_below_one_is_a_mask(cases, tmp_path):
 
 
 def test_an_unreadable_companion_is_named_and_the_rest_is_done(cases, tmp_path):
-    from conftest import bundle_run, config
-
     done = bundle_run(
         "run",
         "preprocessing",
@@ -198,14 +195,11 @@ SAME_LESION = {
 
 @pytest.mark.slow
 def test_inferring_finds_the_same_lesion_however_the_scan_was_stored(cases, tmp_path):
-    from conftest import bundle_run, config
-
     flat, out = tmp_path / "scans", tmp_path / "found"
     flat.mkdir()
-    base = nib.load(SHARED / "stroke_t2/t2.nii.gz")
-    nib.save(base, flat / "base_T2w.nii.gz")
+    shutil.copy(SHARED / "stroke_t2/t2.nii.gz", flat / "base_T2w.nii.gz")
     for name in (*SAME_LESION, "qform_against_sform", "half_a_gzip"):
-        (flat / f"{name}_T2w.nii.gz").write_bytes(next((cases / name).glob("*.nii.gz")).read_bytes())
+        shutil.copy(next((cases / name).glob("*.nii.gz")), flat / f"{name}_T2w.nii.gz")
     done = bundle_run(
         "run", "inferring", *config("inference"), "--input", flat, "--output_dir", out, check=False, timeout=1200
     )
@@ -231,8 +225,6 @@ def test_inferring_finds_the_same_lesion_however_the_scan_was_stored(cases, tmp_
 
 @pytest.mark.slow
 def test_one_bad_scan_stops_no_other_and_nothing_is_written_elsewhere(cases, tmp_path):
-    from conftest import bundle_run, config
-
     before = {path: path.stat().st_mtime_ns for path in cases.rglob("*") if path.exists()}
     for name, good in (("content_not_fetched", "sub-01_T2w"), ("pointer_beside_scan", "b_T2w")):
         arguments = ["--input", cases / name, "--output_dir", tmp_path / name]

@@ -38,7 +38,7 @@ def test_representation_loss_by_hand():
     truth = torch.tensor([[0.1, 0.6]])[..., None, None, None]
     redrawn = torch.zeros(1, 2, 2, 2)
     found = {"logits": logits, "vectors": vectors, "drawn": drawn, "redrawn": redrawn, "truth": truth}
-    tissues = torch.full((1, 1, 1, 1), 2)
+    tissues = torch.full((1, 1, 1, 1, 1), 2)
     terms = RepresentationLoss().terms(found, tissues)
     assert float(terms["rebuild"]) == pytest.approx((0.0 + 0.4 + 0.2 + 0.2) / 4)
     assert float(terms["agree"]) == pytest.approx((3 * (1 / 4 - 1 / 6) + (3 / 6 - 1 / 4)) / 4)

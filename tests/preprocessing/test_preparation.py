@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -11,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, bundle_environment, bundle_run, config, dice
+from conftest import ROOT, bundle_run, bundle_start, config, dice
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
@@ -212,10 +211,8 @@ def raw_cohort(sample_datalist, folder, count: int) -> list:
 
 
 def test_a_killed_run_goes_on(sample_datalist, tmp_path):
-    command = [sys.executable, "-m", "monai.bundle", *map(str, raw_cohort(sample_datalist, tmp_path, 3))]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=bundle_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = raw_cohort(sample_datalist, tmp_path, 3)
+    process = bundle_start(*command)
     deadline = time.monotonic() + 300
     while not list((tmp_path / "out").glob("sub-*/anat/*preproc.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -226,7 +223,7 @@ def test_a_killed_run_goes_on(sample_datalist, tmp_path):
     # What a process leaves that is killed while it writes.
     half_done = tmp_path / "out" / ".sub-case2.partial-999999999" / "anat"
     half_done.mkdir(parents=True)
-    done = bundle_run(*command[3:])
+    done = bundle_run(*command)
     assert done.stdout.count(" kept ") == len(written) and done.stdout.count(" done ") == 3 - len(written)
     assert all(path.stat().st_mtime_ns == when for path, when in written.items())
     assert not list((tmp_path / "out").glob("**/.*partial*"))

@@ -4,13 +4,7 @@ from .attention import LesionAttention, LesionAttentiond
 from .batch import PrepareSample
 from .checkpoint import BestWeights, TrainingCheckpoint, load_weights, read_weights, save_atomically
 from .diffusion import GaussianNoise, NoisePrepareBatch, PartialDiffusionInferer, PerlinNoise
-from .disentangled import (
-    PrepareContrasts,
-    PrepareEdges,
-    PreparePair,
-    Representation,
-    RepresentationLoss,
-)
+from .disentangled import PrepareContrasts, PrepareEdges, PreparePair, Representation, RepresentationLoss
 from .draws import DrawDataset, DrawSampler, Stream
 from .inferer import MixedPrecisionInferer
 from .losses import ContrastLoss, ReconstructionLoss, UNALoss

@@ -30,7 +30,7 @@ class PreparePair:
         self, batch: Mapping[str, torch.Tensor], device: torch.device | str | None = None, non_blocking=False, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor]:
         on = lambda key: convert_to_tensor(batch[key], track_meta=False).to(device, non_blocking=non_blocking)  # noqa: E731
-        return torch.cat([on(key) for key in self.keys], dim=1), on("tissues")[:, 0].long()
+        return torch.cat([on(key) for key in self.keys], dim=1), on("tissues").long()
 
 
 class PrepareContrasts(PreparePair):
@@ -38,7 +38,7 @@ class PrepareContrasts(PreparePair):
 
     def __call__(self, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
         pair, tissues = super().__call__(*args, **kwargs)
-        return torch.cat([pair[:, 1:2], pair[:, 2:3]]), torch.cat([tissues, tissues])[:, None]
+        return torch.cat([pair[:, 1:2], pair[:, 2:3]]), torch.cat([tissues, tissues])
 
 
 class Representation(nn.Module):
@@ -109,7 +109,7 @@ class RepresentationLoss(nn.Module):
 
         Args:
             found: what `Representation` returns.
-            tissues: ``(B, X, Y, Z)`` int64, 0 to 3.
+            tissues: ``(B, 1, X, Y, Z)`` int64, 0 to 3.
         """
         found = {key: value.float() for key, value in found.items()}
         logits, vectors = found["logits"], found["vectors"]
@@ -117,7 +117,7 @@ class RepresentationLoss(nn.Module):
         return {
             "rebuild": l1_loss(found["drawn"], found["truth"][:, None].expand_as(found["drawn"])),
             "agree": l1_loss(one, other),
-            "prior": sum(self.unlike_prior(logits[:, n], tissues[:, None]) for n in range(2)) / 2,
+            "prior": sum(self.unlike_prior(logits[:, n], tissues) for n in range(2)) / 2,
             "cycle": l1_loss(found["redrawn"], vectors[:, None].expand_as(found["redrawn"])),
         }
 
@@ -141,5 +141,6 @@ class PrepareEdges(PreparePair):
     def __call__(self, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
         pair, _ = super().__call__(*args, **kwargs)
         scan, intact, shown = pair[:, :1], pair[:, 1:2], pair[:, 3:]
+        self.network.extractor.eval()  # Here, since an earlier stage has trained it.
         edges = self.network.edges(self.network.anatomy(scan)[0]) * shown
         return edges, self.network.anatomy(intact)[0].argmax(dim=1, keepdim=True)
