@@ -15,6 +15,7 @@ from .machine import Yardsticks, peak_megabytes, seconds
 METHODS = (
     "intensity",
     "autoencoder",
+    "autoencoder_3d",
     "student_teacher",
     "patchcore_released",
     "una",

@@ -29,6 +29,7 @@ TOY = {
 }
 TOY_OF = {
     **{name: {"iterations": 20, "steps": 2} for name in ("diffusion", "diffusion_perlin", "latent_diffusion")},
+    "autoencoder_3d": {"volume_size": [48, 64, 48]},
     "patchcore": {"bank_size": 400, "samples": 400},
     "patchcore_released": {"bank_size": 400, "samples": 400, "checkpoint": None},
     "vae_mahalanobis": {"draws": 4},
@@ -144,6 +145,20 @@ def test_weights_that_two_methods_share_are_trained_as_the_first_says(people, tm
     assert ready["vae"]().about["weights"] == first.about["weights"]
     with pytest.raises(InputError, match="settings_of names vea, and there is no such method"):
         guests(["vae"], tmp_path, common, {"vea": {}})
+
+
+def test_a_training_begins_with_the_weights_it_is_given(people, tmp_path):
+    settings = {**TOY, "iterations": 4, "datalist": str(people), "cache_dir": str(people.parent / "cache")}
+    Guest("autoencoder", {**settings, "output_dir": str(tmp_path / "first")}).train()
+    first, second = (tmp_path / which / "method.pt" for which in ("first", "second"))
+    begun = {**settings, "initial_weights": str(first), "output_dir": str(tmp_path / "second")}
+    Guest("autoencoder", {**begun, "trainers": []}).train()
+    one, other = (torch.load(file, weights_only=True) for file in (first, second))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    Guest("autoencoder", begun).train()
+    after = torch.load(second, weights_only=True)
+    moved = max(float((value - after[key]).abs().max()) for key, value in one.items())
+    assert 0.0 < moved < 0.05  # AdamW moves no weight by more than the sum of its steps
 
 
 def test_the_shipped_disentangled_anatomy_redraws_a_head_from_its_edges(sample_datalist):

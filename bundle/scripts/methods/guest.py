@@ -131,6 +131,7 @@ def train_method(
     method: Method,
     cases: Iterable[Mapping[Hashable, Any]],
     path: str | Path,
+    initial_weights: str | Path | None = None,
     best: str | Path | None = None,
 ) -> None:
     """Run the trainers of a method one after the other, let it fit what needs no gradient, and write its weights.
@@ -140,8 +141,10 @@ def train_method(
         method: whose networks they train.
         cases: prepared healthy scans.
         path: file of the weights.
+        initial_weights: file of the weights that the first trainer begins with; None: those that the method has.
         best: file of the weights that a validation chose, where there was one.
     """
+    method.load(initial_weights)
     for trainer in trainers:
         trainer.run()
     if best is not None:

@@ -1,0 +1,274 @@
+"""Every key of every command whose value a user can write down, run with a value that is not its default."""
+
+import json
+import re
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import ROOT, SMALL, bundle_run, config
+from scipy.ndimage import distance_transform_edt
+
+CONFIGS = ROOT / "bundle/configs"
+# Where a scan comes from and where results go is what every test of a command sets.
+SAME = {"inference": ["method"], "train": ["fold", "input_keys"]}  # another value is asked in the tests of methods
+PLACES = {"input", "output_dir", "datalist", "generator_datalist"}
+# What another config file sets, and a user does not.
+INNER = {
+    "inference": {"task_settings", "restored_keys"},
+    "judge": {"fillings", "scores"},
+    "gate": {"restored_keys"},
+    "calibrate": {"task_settings"},
+    "generator": {
+        "scan_keys", "volume_keys", "interpolation", "sample_keys", "pair_cases", "pair_keys", "dataset_dir", "draws",
+        "validation_draws", "cache_rate", "voxel_size", "patch_size", "seed", "traced_masks",
+    },
+    "train": {"generator"},
+}  # fmt: skip
+OTHER = {
+    "inference": {
+        "modality": "t2",
+        "amp": False,
+        "method": "una",
+        "checkpoint": "{folder}/first/model.pt",
+        "method_settings": {"features": [8, 8, 8, 8], "calibration": False, "bright_modalities": []},
+        "voxel_size": 4.0,
+        "brain_method": "template",
+        "bias_correction": True,
+        "cache_dir": "{folder}/cache",
+        "erosion": 4.0,
+        "smoothing": 0.0,
+        "min_volume_ml": 2.0,
+    },
+    "preprocess": {
+        "modality": "t2",
+        "workers": 2,
+        "make_labels": False,
+        "voxel_size": 3.0,
+        "brain_method": "template",
+        "bias_correction": False,
+        "ct_window": [0, 100],
+        "margin": 1,
+    },
+    "generate": {
+        "number": 1,
+        "seed": 5,
+        "traced_masks": ["{folder}/mask.nii.gz"],
+        "voxel_size": 4.0,
+        "patch_size": [48, 64, 48],
+        "shares": {"synthetic": 1.0, "real": 0.0},
+        "corruption_weights": [0.0, 0.0, 1.0],
+    },
+    "generator": {
+        "csf_closing": 6.0,
+        "lesion_threshold": 0.3,
+        "typical_texture": 0.02,
+        "translation": 2.0,
+        "traced_probability": 0.0,
+        "velocity_scale": 100.0,
+        "diffusivity_scale": 2.0,
+        "percentile": [95.0, 99.0],
+        "num_times": [1, 3],
+        "seed_cell_size": [30.0, 100.0],
+        "seed_saturation": [0.2, 0.5],
+        "white_matter_share": 0.5,
+        "anomaly_prob": 0.8,
+        "attention_power": 0.5,
+        "background_prob": 0.0,
+        "appearances": [{"weight": 1.0, "mean": [50, 200], "std": [5, 10]}],
+        "contrasts": [{"values": [[0.8, 1.0], [0.4, 0.6], [0.2, 0.4], [0.2, 0.5]]}],
+        "recontrast_prob": 0.5,
+        "lesion_texture": [0.2, 0.9],
+        "lesion_strength": [0.5, 1.0],
+        "lesion_scale": 4.0,
+        "cavity_prob": 0.5,
+        "corrupted": ["scan"],
+        "corruption_weights": [0.0, 1.0, 0.0],
+        "shares": {"synthetic": 0.3, "real": 0.7},
+        "hidden_prob": 0.1,
+    },
+    "train": {
+        "traced_masks": ["{folder}/mask.nii.gz"],
+        "amp": False,
+        "initial_weights": "{folder}/first/model.pt",
+        "seed": 3,
+        "resume": False,
+        "cache_rate": 0.0,
+        "voxel_size": 6.0,
+        "patch_size": [32, 48, 32],
+        "features": [8, 8, 8, 8],
+        "fold": 2,
+        "input_keys": ["scan", "mirrored"],
+        "batch_size": 2,
+        "iterations": 2,
+        "iterations_per_epoch": 1,
+        "validation_draws": 1,
+        "lambda_grad": 0.5,
+        "lambda_p": 3.0,
+        "lambda_contrast": 0.0,
+        "lambda_intact": 0.5,
+        "learning_rate": 2.0e-3,
+        "val_interval": 2,
+    },
+    "evaluate": {"validation_draws": 2},
+    "judge": {},
+    "gate": {"median_ml": 1.0e4, "high_ml": 1.0e4},
+    "calibrate": {"largest_ml": 50.0, "share": 0.5, "usual_ml": 30.0},
+    "register_lesions": {"workers": 2, "grid_spacing": 40.0, "bending": 50.0},
+    "compare": {
+        "seed": 1,
+        "methods": ["intensity", "autoencoder"],
+        "iterations": 2,
+        "iterations_per_epoch": 1,
+        "scans_per_step": 1,
+        "slices_per_scan": 4,
+        "settings_of": {"autoencoder": {"latent": 16}},
+        "voxel_size": 4.0,
+        "slice_size": [48, 64],
+        "number": 2,
+        "viewed": 1,
+    },
+}
+
+
+def written_down(name: str) -> dict:
+    """Keys of a config file with a plain value: no reference, no expression, no object."""
+    content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    plain = lambda value: not re.search(r"[@%$]|_target_|_disabled_", json.dumps(value))  # noqa: E731
+    return {key: value for key, value in content.items() if plain(value) and key not in ("imports", "finalize")}
+
+
+@pytest.mark.parametrize("name", sorted(OTHER))
+def test_no_key_is_left_out(name):
+    known = written_down(name)
+    assert set(known) - PLACES - INNER.get(name, set()) == set(OTHER[name])
+    same = [key for key, value in OTHER[name].items() if known[key] == value]
+    assert same == [key for key in SAME.get(name, ()) if key in same], f"these have their defaults: {same}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, sample_datalist):
+    """The sample subject at 3 mm as one scan, weights of a small network, and a mask in MNI space."""
+    folder = tmp_path_factory.mktemp("keys")
+    scan = nib.load(sample_datalist.parent / "t1.nii.gz")
+    thin = scan.affine @ np.diag([3.0, 3.0, 3.0, 1.0])
+    nib.save(nib.Nifti1Image(scan.get_fdata()[::3, ::3, ::3].astype(np.float32), thin), folder / "scan_T1w.nii.gz")
+    mask = np.zeros((40, 40, 40), dtype=np.uint8)
+    mask[10:20, 10:20, 10:20] = 1
+    nib.save(nib.Nifti1Image(mask, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "mask.nii.gz")
+    return folder
+
+
+def run(task, names, folder, datalist=(), **more):
+    """Run a command with every key of its own file changed; what it wrote lies in the folder that is returned."""
+    out = folder / task
+    values = {**OTHER[names[-1]], **more}
+    filled = {key: str(value).replace("{folder}", str(folder)) for key, value in values.items()}
+    words = [word for key, value in filled.items() for word in (f"--{key}", value)]
+    bundle_run("run", task, *config(*names), *datalist, "--output_dir", out, *words)
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(folder, sample_datalist):
+    first = folder / "first"
+    small = [word for key, value in SMALL.items() for word in (f"--{key}", str(value))]
+    bundle_run(
+        "run", "training", *config("train"), "--datalist", sample_datalist, "--output_dir", first, *small,
+        "--generator", str(OTHER["generator"]),
+    )  # fmt: skip
+    return first / "model.pt"
+
+
+@pytest.mark.slow
+def test_training_and_generator(folder, trained, sample_datalist):
+    listed = ["--datalist", sample_datalist]
+    out = run("training", ["train"], folder, listed)
+    first, second = (torch.load(path, weights_only=True) for path in (trained, out / "model.pt"))
+    moved = max(float((value - second[key]).abs().max()) for key, value in first.items() if value.is_floating_point())
+    assert 0.0 < moved < 0.05  # it began with the weights that it was given
+    kept = {key: OTHER["train"][key] for key in ("voxel_size", "patch_size", "features", "amp")}
+    table = pd.read_csv(
+        run("evaluating", ["train", "evaluate"], folder, listed, **kept, checkpoint=trained) / "errors.csv"
+    )
+    assert len(table) == OTHER["evaluate"]["validation_draws"]
+
+
+@pytest.mark.slow
+def test_inference(folder, trained):
+    scan = folder / "scan_T1w.nii.gz"
+    out = run("inferring", ["inference"], folder, ["--input", scan], threshold=0.01)
+    report = json.loads((out / "scan_T1w_report.json").read_text())
+    assert all(report["settings"][key] == OTHER["inference"][key] for key in ("voxel_size", "erosion", "smoothing"))
+    assert report["modality"] == "t2" and list((folder / "cache").glob("*.pt"))
+    volumes = report["lesion_volumes_ml"]
+    assert min(volumes, default=2.0) >= 2.0
+    known = nib.load(scan).get_fdata() > 0
+    found = np.asarray(nib.load(out / "scan_T1w_lesion.nii.gz").dataobj) > 0
+    depth = distance_transform_edt(known, sampling=3.0)[found]
+    assert np.quantile(depth, 0.1) > 3.0  # a tenth of all voxels are no deeper; 4 mm of the surface do not count
+
+
+@pytest.mark.slow
+def test_preprocessing(folder):
+    out = run("preprocessing", ["preprocess"], folder, ["--input", folder / "scan_T1w.nii.gz"])
+    entry = json.loads((out / "datalist.json").read_text())["training"][0]
+    assert set(entry) == {"subject", "mirror_transform", "t2"}  # named T1w, and no tissues
+    prepared = nib.load(out / entry["t2"])
+    np.testing.assert_allclose(prepared.header.get_zooms(), 3.0)
+    first = np.argwhere(prepared.get_fdata() > 0).min(axis=0)
+    assert first.max() <= 2  # one voxel of margin
+
+
+def test_generating(folder, sample_datalist):
+    out = run("generating", ["generate"], folder, ["--datalist", sample_datalist])
+    entries = json.loads((out / "datalist.json").read_text())["test"]
+    assert len(entries) == 1
+    image = nib.load(out / entries[0]["image"])
+    assert image.shape == (48, 64, 48)
+    np.testing.assert_allclose(image.header.get_zooms(), 4.0)
+
+
+@pytest.fixture(scope="module")
+def people(folder):
+    """Three people, the scan with other noise, and a datalist that knows them to be healthy."""
+    scan, random = nib.load(folder / "scan_T1w.nii.gz"), np.random.RandomState(0)
+    entries = []
+    for number in range(3):
+        noisy = scan.get_fdata() * (1 + 0.03 * random.normal(size=scan.shape))
+        nib.save(nib.Nifti1Image(noisy.astype(np.float32), scan.affine), folder / f"p{number}.nii.gz")
+        entries.append({"subject": f"p{number}", "image": f"p{number}.nii.gz", "modality": "t1", "diseased": False})
+    (folder / "people.json").write_text(json.dumps({"test": entries}))
+    return folder / "people.json"
+
+
+@pytest.mark.slow
+def test_calibrating_gating_and_judging(folder, trained, people):
+    own = {key: OTHER["inference"][key] for key in ("checkpoint", "voxel_size", "amp", "method_settings")}
+    listed = ["--input", people]
+    out = run("calibrating", ["inference", "calibrate"], folder, listed, **own)
+    known = json.loads((out / "calibration.json").read_text())
+    assert known["about"]["promise"] == OTHER["calibrate"]
+    calibrated = own | {"method_settings": {"features": [8, 8, 8, 8], "calibration": str(out / "calibration.json")}}
+    out = run("gating", ["inference", "gate"], folder, listed, **calibrated)
+    assert json.loads((out / "gate.json").read_text())["t1"]["passed"]
+    out = run("judging", ["inference", "judge"], folder, listed, **calibrated)
+    assert len(pd.read_csv(out / "cases.csv")) == 3
+
+
+@pytest.mark.slow
+def test_registering(folder, sample_datalist):
+    out = run("registering", ["register_lesions"], folder, ["--datalist", sample_datalist])
+    entry = json.loads((out / "datalist.json").read_text())["training"][0]
+    field = nib.load(out / entry["template_displacement"]).get_fdata()
+    assert np.isfinite(field).all() and np.linalg.norm(field, axis=-1).mean() < 5.0  # the subject is the template
+
+
+@pytest.mark.slow
+def test_comparing(folder):
+    out = run("comparing", ["compare"], folder)
+    table = pd.read_csv(out / "summary.csv")
+    assert set(table["method"]) == set(OTHER["compare"]["methods"])
