@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -85,15 +86,23 @@ def omega() -> MetaTensor:
     return MetaTensor(ball(40, 17.0)[None].float(), affine=affine)
 
 
+# All processes that tests start have the same number of threads: sums of other parts round differently.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
 def bundle_environment() -> dict[str, str]:
-    """Of the processes that tests start. All have the same number of threads: sums of other parts round differently."""
-    return {"OMP_NUM_THREADS": "2", **os.environ, "PYTHONPATH": "bundle", "CUDA_VISIBLE_DEVICES": ""}
+    """Of the processes that tests start."""
+    return {**os.environ, "PYTHONPATH": "bundle", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def bundle_run(*arguments: str, check: bool = True, launcher: tuple[str, ...] = (sys.executable,), timeout: int = 600):
-    """Run ``python -m monai.bundle`` as a user does, from the root of the project."""
+def bundle_run(*arguments: str, check: bool = True, launcher: tuple[str, ...] = (), timeout: int = 600):
+    """Run ``python -m monai.bundle`` as a user does, from the root of the project; without a launcher see `forked`."""
     command = [*launcher, "-m", "monai.bundle", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=bundle_environment(), capture_output=True, text=True, timeout=timeout)
+    own = {"cwd": ROOT, "env": bundle_environment(), "timeout": timeout}
+    if launcher:
+        done = subprocess.run(command, capture_output=True, text=True, **own)
+    else:
+        done = forked.run(command[2:], folder=ROOT, environment=own["env"], timeout=timeout)
     if check:
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done

@@ -178,7 +178,10 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
     nib.save(nib.Nifti1Image(source.get_fdata().astype(np.float32), oblique), scans / "deep" / "oblique.nii")
     weights = own_weights(trained, 6.0)
     out = tmp_path / "out"
-    done = bundle_run("run", "inferring", *config("inference"), "--input", scans, "--output_dir", out, *weights)
+    real = (sys.executable,)  # whose import, too, is to be quiet
+    done = bundle_run(
+        "run", "inferring", *config("inference"), "--input", scans, "--output_dir", out, *weights, launcher=real
+    )
     own = [line for line in done.stdout.splitlines() if line.strip() and " - INFO - " not in line]  # which are MONAI's
     assert len(own) == 2 and all(line.startswith(str(scans)) for line in own)
     assert "deprecated" not in done.stderr
@@ -196,6 +199,8 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
         voxel_ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
         assert report["lesion_volume_ml"] == pytest.approx(lesion.sum() * voxel_ml)
         assert sum(report["lesion_volumes_ml"]) == pytest.approx(report["lesion_volume_ml"], abs=0.01)
+        assert all({"centre_mm", "side", "region"} <= set(row) for row in report["lesions"])
+        assert f"{report['lesion_volume_ml']:.2f} ml" in Path(f"{base}_report.html").read_text()
         assert report["settings"]["voxel_size"] == 6.0 and report["versions"]["torch"] == torch.__version__
     # A datalist, whose mirror transforms are used, and a single file.
     bundle_run(

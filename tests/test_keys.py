@@ -42,6 +42,8 @@ OTHER = {
         "erosion": 4.0,
         "smoothing": 0.0,
         "min_volume_ml": 2.0,
+        "atlas": None,
+        "shown_lesions": 0,
     },
     "preprocess": {
         "modality": "t2",

@@ -51,7 +51,7 @@ def _read(path: Path | Sequence[Path]) -> MetaTensor:
         values = itk.array_from_image(image).transpose(2, 1, 0)[:, :, order]
         return MetaTensor(torch.from_numpy(np.ascontiguousarray(values))[None], affine=torch.from_numpy(affine))
     if path.name.lower().endswith((".nii", ".nii.gz", ".mgz", ".mgh")):
-        # nibabel, for ITK refuses sheared affines and its wheel cannot read .mgz.
+        # nibabel reads it, since ITK refuses sheared affines and its wheel cannot read .mgz.
         header = nib.load(path).header
         if header.get_data_dtype().names:
             raise InputError(f"{path} is a colour image, not a scan; give the scan itself")

@@ -146,7 +146,7 @@ def find_scans(
         raise InputError(f"{path} holds label maps or lesion masks, but no scan")
     items = []
     for scan in scans:
-        # Not resolved: a link names the results, and they lie below the folder it lies in, not beside what it points to.
+        # The path is not resolved: a link names the results, which lie below the folder of the link, not beside what it points to.
         files = [str(file.absolute()) for file in scan.files]
         single = not isinstance(scan.files if scan.problem else scan.path, tuple)
         named = scan.files[0] if single else scan.files[0].parent / scan.name

@@ -50,7 +50,7 @@ def perlin_seed(
             at its edge, and reach 1 at that share of its height.
     """
     noise = random_noise(state, omega.new_empty(omega.shape, dtype=torch.float32), cell_size)
-    # numpy, because torch.quantile refuses more than 2^24 values.
+    # NumPy computes it, because torch.quantile refuses more than 2^24 values.
     threshold = float(np.percentile(noise[omega].cpu().numpy(), percentile))
     if saturation is not None:
         noise = torch.where(omega & (noise > threshold), noise - threshold, 0.0)

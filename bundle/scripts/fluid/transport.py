@@ -45,7 +45,7 @@ def _check(p0, omega, velocity, diffusivity, times) -> None:
     if not omega.any():
         raise InputError("Omega is empty: no voxel in which a lesion may evolve; check the mask")
     named = {"P0": p0, "diffusivity": diffusivity, **{f"velocity[{i}]": v for i, v in enumerate(velocity)}}
-    # One pass each, and one message from the device: a sum is finite only where all of its terms are.
+    # A sum is finite only if all of its terms are: it needs one pass over each array, and one message from the device.
     sums = [value.sum(dtype=torch.promote_types(value.dtype, torch.float32)) for value in named.values()]
     *sums, lowest = torch.stack([value.double() for value in (*sums, diffusivity.min())]).tolist()
     for name, total in zip(named, sums):

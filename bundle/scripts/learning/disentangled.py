@@ -141,6 +141,6 @@ class PrepareEdges(PreparePair):
     def __call__(self, *args, **kwargs) -> tuple[torch.Tensor, torch.Tensor]:
         pair, _ = super().__call__(*args, **kwargs)
         scan, intact, shown = pair[:, :1], pair[:, 1:2], pair[:, 3:]
-        self.network.extractor.eval()  # Here, since an earlier stage has trained it.
+        self.network.extractor.eval()  # An earlier stage has left it in training mode.
         edges = self.network.edges(self.network.anatomy(scan)[0]) * shown
         return edges, self.network.anatomy(intact)[0].argmax(dim=1, keepdim=True)

@@ -99,7 +99,7 @@ class PatchCore(Method):
                 share = interpolate(pieces[:, 1:], features.shape[2:], mode="area")
                 vectors = features.permute(0, 2, 3, 1)[share[:, 0] > 0.5]
                 drawn.append(vectors[torch.randperm(len(vectors), generator=random)[: self.samples]])
-        # In half precision, as it is saved: a method that was loaded scores as the one that was fitted.
+        # The bank has half precision, as in its file, so that a method that was loaded scores as the one that was fitted.
         self.bank = coreset(torch.cat(drawn), self.bank_size).half().float()
 
     def maps(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:

@@ -42,7 +42,7 @@ class Guest:
         said = {
             key: value for key, value in self.parser.get().items() if key not in ("output_dir", "cache_dir", "device")
         }
-        # Now, because the parser rewrites its content when it resolves the first reference.
+        # This is read now, because the parser rewrites its content when it resolves the first reference.
         self._config = json.dumps(said, sort_keys=True, default=str)
 
     def __getitem__(self, key: str) -> Any:

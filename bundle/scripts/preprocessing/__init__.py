@@ -1,6 +1,7 @@
 """From what a scanner or an archive gives to aligned, brain-extracted, scaled scans with their mirrored partner."""
 
 from .align import AlignToRAS, AlignToRASd, ReadScand
+from .atlas import AtlasRegionsd, atlas_regions, region_names
 from .bias import CorrectBiasd
 from .brain import BrainExtraction, BrainExtractiond
 from .cohort import prepare_cohort, prepare_subject
@@ -14,6 +15,7 @@ from .tissues import LabelTissuesd, tissue_labels
 __all__ = [
     "AlignToRAS",
     "AlignToRASd",
+    "AtlasRegionsd",
     "BrainExtraction",
     "BrainExtractiond",
     "CorrectBiasd",
@@ -22,11 +24,13 @@ __all__ = [
     "ReadScand",
     "Scan",
     "WindowCTd",
+    "atlas_regions",
     "find_subjects",
     "guess_modality",
     "place_template",
     "prepare_cohort",
     "prepare_subject",
+    "region_names",
     "rigid_registration",
     "template_displacement",
     "tissue_labels",

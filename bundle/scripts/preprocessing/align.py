@@ -86,7 +86,7 @@ class AlignToRAS(Transform):
         low, high = world.min(axis=1), world.max(axis=1)
         volume, affine = self._averaged(img.as_tensor().float(), affine)
         sizes = np.linalg.norm(affine[:3, :3], axis=0)
-        # Smoothing of an average over the new voxel, less what the old voxel has averaged already.
+        # The new voxel averages over its size; what the old voxel has averaged already is left out.
         widths = np.sqrt(np.maximum(self.voxel_size**2 - sizes**2, 0.0) / 12.0) / sizes
         background = volume.min()
         volume = volume - background

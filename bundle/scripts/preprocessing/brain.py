@@ -189,7 +189,7 @@ class BrainExtraction(Transform):
         deep = scan[depth > SURFACE] if (depth > SURFACE).any() else scan[brain]
         odd = (scan > 1.05 * np.percentile(deep, 99.9)) | (scan < BONE * np.median(deep))
         kept = brain & ~(odd & (depth < SURFACE))
-        # Opening by two thresholds of distances: the same ball for any voxel size.
+        # Two thresholds of distances make the opening, so that the ball is the same for any voxel size.
         core = distance_transform_edt(kept, sampling=sizes) > THREAD
         cleaned = torch.zeros_like(inside)
         near = distance_transform_edt(~core, sampling=sizes) <= THREAD + sizes.max()

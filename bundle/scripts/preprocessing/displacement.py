@@ -21,7 +21,7 @@ STEP = 2  # voxels of the registration to one of the stored field; the B-spline'
 
 
 @lru_cache(maxsize=1)
-def _template() -> tuple[MetaTensor, MetaTensor]:
+def template_brain() -> tuple[MetaTensor, MetaTensor]:
     """Brain-extracted T1w of the ICBM 2009 template, and its brain mask."""
     t1, mask = datasets.load_mni152_template(resolution=VOXEL), datasets.load_mni152_brain_mask(resolution=VOXEL)
     brain = torch.as_tensor(mask.get_fdata() > 0, dtype=torch.float32)[None]
@@ -44,17 +44,17 @@ def template_displacement(t1: MetaTensor, grid_spacing: float, bending: float) -
     Raises:
         InputError: when the registration fails, as it does where no brain is.
     """
-    template, template_brain = _template()
+    template, its_brain = template_brain()
     affine, spline = parameter_map("affine"), parameter_map("bspline", grid_spacing)
     spline["Registration"] = ["MultiMetricMultiResolutionRegistration"]
     spline["Metric"] = ["AdvancedMattesMutualInformation", "TransformBendingEnergyPenalty"]
     spline["Metric0Weight"], spline["Metric1Weight"] = ["1.0"], [str(float(bending))]
     found = elastix(t1, template, [affine, spline])
-    transformix = itk.TransformixFilter.New(metatensor_to_itk_image(template_brain, channel_dim=0, dtype="float32"))
+    transformix = itk.TransformixFilter.New(metatensor_to_itk_image(its_brain, channel_dim=0, dtype="float32"))
     transformix.SetTransformParameterObject(found)
     transformix.SetComputeDeformationField(True)
     transformix.SetLogToConsole(False)
-    with tempfile.TemporaryDirectory() as directory:  # it writes a copy of the field to a file, whatever it is told
+    with tempfile.TemporaryDirectory() as directory:  # transformix writes the field to a file in any case
         transformix.SetOutputDirectory(directory)
         transformix.UpdateLargestPossibleRegion()
     moved = itk.array_from_image(transformix.GetOutput()).transpose(2, 1, 0) > 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -17,10 +18,19 @@ from matplotlib.ticker import MaxNLocator
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
+from scipy import ndimage
 
 from ..fluid import LESION_THRESHOLD
 
-__all__ = ["detection_figure", "film_strip", "loss_figure", "montage_figure", "sample_figure", "top_of"]
+__all__ = [
+    "detection_figure",
+    "film_strip",
+    "finding_figure",
+    "loss_figure",
+    "montage_figure",
+    "sample_figure",
+    "top_of",
+]
 
 PLANES = ("sagittal", "coronal", "axial")
 
@@ -171,6 +181,42 @@ def detection_figure(
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     return _save(figure, path)
+
+
+def finding_figure(
+    scan: MetaTensor, healthy: MetaTensor | None, score: MetaTensor, lesion: MetaTensor, path: Any, shown: int
+) -> None:
+    """What was found in a scan, a row a lesion: the scan in three planes through it, and the healthy scan and the score in one.
+
+    Args:
+        scan, healthy, score, lesion: ``(1, X, Y, Z)`` on one grid in RAS; healthy None where there is none. A scan without a
+            lesion is shown through its middle.
+        path: PNG to write, or an open file.
+        shown: rows at most; the largest lesions come first, and all lesions are outlined.
+    """
+    spacing = affine_to_spacing(scan.affine).tolist()
+    image, heat, mask = (volume[0].numpy() for volume in (scan, score, lesion > 0))
+    parts, count = ndimage.label(mask)
+    largest = np.argsort(-np.bincount(parts.ravel())[1:])[:shown] + 1
+    columns = ["axial", "coronal", "sagittal", *(["healthy"] if healthy is not None else []), "score"]
+    figure, rows = plt.subplots(
+        max(1, len(largest)), len(columns), figsize=(2.3 * len(columns), 2.6 * max(1, len(largest))), squeeze=False
+    )
+    bright = float(np.percentile(image[heat > 0], 99.5)) if (heat > 0).any() else float(image.max())
+    for number, row in enumerate(rows):
+        centre = _centre(parts == largest[number] if count else mask)
+        for axes, axis in zip(row, (2, 1, 0)):
+            _show(axes, image, axis, centre[axis], spacing, vmin=min(0.0, float(image.min())), vmax=bright)
+            _contour(axes, mask, axis, centre[axis], "red")
+        if healthy is not None:
+            _show(row[3], healthy[0].numpy(), 2, centre[2], spacing, vmin=0.0, vmax=1.0)
+        _show(row[-1], heat, 2, centre[2], spacing, vmin=0.0, vmax=max(2.0, top_of(heat)), cmap="inferno")
+        row[0].set_ylabel(f"lesion {number + 1}" if count else "nothing found", fontsize=9)
+    for axes, name in zip(rows[0], columns):
+        axes.set_title(name, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, facecolor="white", format="png")
+    plt.close(figure)
 
 
 def top_of(score: np.ndarray) -> float:

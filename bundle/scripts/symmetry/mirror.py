@@ -104,7 +104,7 @@ class Mirrord(MapTransform):
         transform = d[self.transform_key] if self.transform_key in d else mid_plane_reflection(d[self.brain_key])
         d[self.transform_key] = np.asarray(transform, dtype=np.float64)
         pairs = list(self.key_iterator(d, self.mirrored_keys))
-        # Stacked, for the weights of the interpolation are the same for all.
+        # The volumes are stacked, since the weights of the interpolation are the same for all of them.
         stacked = torch.cat([convert_to_tensor(d[key], track_meta=False).float() for key, _ in pairs])
         mirrored = self.mirror(MetaTensor(stacked, affine=d[pairs[0][0]].affine), transform)
         channels = [d[key].shape[0] for key, _ in pairs]
