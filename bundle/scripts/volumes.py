@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import itk
 import nibabel as nib
 import numpy as np
 import torch
+from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import LoadImage
+from monai.transforms import LoadImage, MapTransform, ResampleToMatch
 
 from .dicom import stack_geometry
 from .errors import InputError
 
-__all__ = ["VOLUME_ENDINGS", "read_volume", "same_grid", "volume_stem", "voxel_ml"]
+__all__ = ["VOLUME_ENDINGS", "OnGridd", "on_grid", "read_volume", "same_grid", "volume_stem", "voxel_ml"]
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
 # MONAI says at every read that a decoder of NVIDIA's is not installed, which none of these formats needs.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 FORMS_APART = 1.0  # mm
+SLAB = 8_000_000  # voxels that are resampled at once
 SMALLEST_VOXEL, LARGEST_VOXEL = 0.05, 30.0  # mm
 
 
@@ -117,3 +120,66 @@ def same_grid(one: MetaTensor, other: MetaTensor, tolerance: float = 1e-3) -> bo
 def voxel_ml(volume: MetaTensor) -> float:
     """Volume of a voxel, ml."""
     return float(np.abs(np.linalg.det(np.asarray(volume.affine)[:3, :3]))) / 1000.0
+
+
+def on_grid(volume: MetaTensor, grid: MetaTensor, mode: str = "bilinear") -> MetaTensor:
+    """A volume on the grid of another, 0 outside of its own: MONAI's `ResampleToMatch`, one slab after the other.
+
+    The coordinates of all voxels of a scan of 0.4 mm take 8 GB at once.
+
+    Args:
+        volume: ``(C, X, Y, Z)``.
+        grid: ``(1, X', Y', Z')``, on any device; its values do not matter.
+        mode: of interpolation.
+
+    Returns:
+        float32, ``(C, X', Y', Z')``, on the device of the volume, with the meta data of the grid and the name of the volume.
+    """
+    resample = ResampleToMatch(mode=mode, padding_mode="zeros", dtype=torch.float32)
+    # Beyond one voxel outside of its own grid the volume is 0.
+    corners = torch.cartesian_prod(*(torch.tensor([-1.0, n], dtype=torch.float64) for n in volume.shape[1:]))
+    to_grid = torch.linalg.inv(grid.affine.double()) @ volume.affine.double()
+    reached = corners @ to_grid[:3, :3].T + to_grid[:3, 3]
+    shape = torch.tensor(grid.shape[1:])
+    begin = torch.minimum(reached.amin(dim=0).floor().long().clamp(min=0), shape).tolist()
+    end = torch.minimum(reached.amax(dim=0).ceil().long().clamp(min=-1) + 1, shape).tolist()
+    found = torch.zeros((volume.shape[0], *grid.shape[1:]), dtype=torch.float32, device=volume.device)
+    thickness = max(1, SLAB // max(1, (end[1] - begin[1]) * (end[2] - begin[2])))
+    for first in range(begin[0], end[0], thickness):
+        box = (
+            slice(None),
+            slice(first, min(first + thickness, end[0])),
+            slice(begin[1], end[1]),
+            slice(begin[2], end[2]),
+        )
+        step = torch.eye(4, dtype=torch.float64)
+        step[:3, 3] = torch.tensor([first, begin[1], begin[2]], dtype=torch.float64)
+        part = MetaTensor(grid.as_tensor()[box], affine=grid.affine.double() @ step)
+        if part.numel():
+            found[box] = resample(volume, img_dst=part).as_tensor()
+    named = {key: volume.meta[key] for key in ("filename_or_obj",) if key in volume.meta}
+    return MetaTensor(found, meta={**grid.meta, **named})
+
+
+class OnGridd(MapTransform):
+    """Dictionary version of `on_grid`.
+
+    Args:
+        keys: volumes.
+        grid_key: volume on whose grid they are wanted.
+        mode: of interpolation.
+        allow_missing_keys: leave out what is not there.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, grid_key: str, mode: str = "bilinear", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.grid_key = grid_key
+        self.mode = mode
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = on_grid(d[key], d[self.grid_key], self.mode)
+        return d

@@ -16,14 +16,14 @@ import pandas as pd
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
-from monai.transforms import CropForeground, ResampleToMatch
+from monai.transforms import CropForeground
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..jobs import reason
 from ..saving import save_volume, whole_file, write_whole
-from ..volumes import read_volume, voxel_ml
+from ..volumes import on_grid, read_volume, voxel_ml
 from .lesions import mask_metrics
 from .postprocess import PostProcessing
 from .statistics import bootstrap_interval, paired_tests
@@ -262,9 +262,7 @@ class Comparison:
             true_lesion(self.entries[case["subject"]], original).float().as_subclass(torch.Tensor),
             affine=original.affine,
         )
-        brain = ResampleToMatch(mode="nearest", padding_mode="zeros", dtype=torch.float32)(
-            case["brain"].float(), img_dst=original
-        )
+        brain = on_grid(case["brain"].float(), original, "nearest")
         crop = CropForeground(margin=2, allow_smaller=True)
         box = crop.compute_bounding_box((brain + truth) > 0)
         brain, truth = (crop.crop_pad(volume, *box) for volume in (brain, truth))
@@ -402,8 +400,7 @@ def _counts(score: MetaTensor, ground: Ground) -> np.ndarray:
 
 def _restored(score: MetaTensor, grid: MetaTensor) -> np.ndarray:
     """A score of the working grid on that of its scan."""
-    restored = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(score, img_dst=grid)
-    return np.asarray(restored[0]).clip(min=0.0)
+    return np.asarray(on_grid(score, grid)[0]).clip(min=0.0)
 
 
 def _size(ml: float) -> str:

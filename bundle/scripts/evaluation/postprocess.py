@@ -9,11 +9,12 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
-from monai.transforms import MapTransform, MedianSmooth, RemoveSmallObjects, ResampleToMatch, Transform
+from monai.transforms import MapTransform, MedianSmooth, RemoveSmallObjects, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy.ndimage import distance_transform_edt
 
 from ..errors import InputError
+from ..volumes import on_grid
 
 __all__ = ["ErodeScore", "LesionMask", "LesionMaskd", "PostProcessing", "PostProcessingd", "SmoothScore"]
 
@@ -94,7 +95,7 @@ class LesionMask(Transform):
         # What was dropped sinks to the threshold, so that no interpolation lifts it again.
         cut = torch.where((above > 0) & (kept == 0), float(self.threshold), score)
         if grid is not None:
-            cut = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(cut, img_dst=grid)
+            cut = on_grid(cut, grid)
         return convert_to_dst_type((cut > self.threshold).to(torch.uint8), cut, dtype=torch.uint8)[0]
 
 

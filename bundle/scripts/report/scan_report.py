@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, ResampleToMatch, Spacing
+from monai.transforms import MapTransform, Spacing
 from scipy import ndimage
 
 from .. import __version__
 from ..preprocessing import region_names
 from ..saving import output_base, write_whole
-from ..volumes import voxel_ml
+from ..volumes import on_grid, voxel_ml
 from .figures import finding_figure
 
 __all__ = ["ScanReportd", "lesion_table", "scan_report", "side_of"]
@@ -217,8 +217,8 @@ class ScanReportd(MapTransform):
         placed = {"scan": data[self.source_key], "score": data[self.keys[0]]}
         if self.healthy_key in data:
             placed["healthy"] = data[self.healthy_key]
-        volumes = {key: ResampleToMatch(mode="bilinear")(value.cpu().float(), grid) for key, value in placed.items()}
-        lesion = ResampleToMatch(mode="nearest")(data[self.keys[1]].cpu().float(), grid)
+        volumes = {key: on_grid(value.cpu(), grid) for key, value in placed.items()}
+        lesion = on_grid(data[self.keys[1]].cpu(), grid, "nearest")
         picture = io.BytesIO()
         finding_figure(volumes["scan"], volumes.get("healthy"), volumes["score"], lesion, picture, self.shown)
         page = jinja2.Template((Path(__file__).parent / "scan_report.html").read_text(), autoescape=True)

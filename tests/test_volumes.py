@@ -1,0 +1,41 @@
+"""Volumes on the grids of others."""
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import ResampleToMatch
+from monai.transforms.utils import create_rotate
+from scripts import volumes
+from scripts.volumes import OnGridd, on_grid
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_slabs_make_what_one_resampling_makes(mode, monkeypatch):
+    turned = torch.as_tensor(create_rotate(3, [0.3, -0.2, 0.5]))
+    turned[:3, 3] = torch.tensor([5.0, -3.0, 2.0])
+    values = torch.rand(2, 20, 24, 18, generator=torch.Generator().manual_seed(0))
+    volume = MetaTensor(values, affine=turned * torch.tensor([2.0, 2.0, 3.0, 1.0]), meta={"filename_or_obj": "own"})
+    grid = MetaTensor(torch.zeros(1, 31, 29, 33), affine=torch.diag(torch.tensor([1.5, -1.2, 1.0, 1.0])).double())
+    grid.meta["filename_or_obj"] = "other"
+    whole = ResampleToMatch(mode=mode, padding_mode="zeros", dtype=torch.float32)(volume, img_dst=grid)
+    monkeypatch.setattr(volumes, "SLAB", 2000)  # many slabs, the last one thinner
+    found = on_grid(volume, grid, mode)
+    difference = (found.as_tensor() - whole.as_tensor()).abs()
+    assert float(whole.max()) > 0.5 and found.dtype == torch.float32
+    # Where a place lies half way between two voxels rounding decides which is nearest.
+    assert float(difference.max()) < 1e-4 or (mode == "nearest" and float((difference > 1e-4).float().mean()) < 1e-3)
+    torch.testing.assert_close(found.affine, grid.affine)
+    assert found.meta["filename_or_obj"] == "own" and volume.shape == (2, 20, 24, 18)
+    both = OnGridd(["a", "b"], "grid", mode, allow_missing_keys=True)({"a": volume, "grid": grid})
+    assert torch.equal(both["a"].as_tensor(), found.as_tensor()) and "b" not in both
+
+
+def test_volumes_that_do_not_meet_give_nothing():
+    volume = MetaTensor(torch.ones(1, 8, 8, 8), affine=torch.eye(4).double())
+    away = torch.eye(4, dtype=torch.float64)
+    away[0, 3] = 100.0
+    assert float(on_grid(volume, MetaTensor(torch.zeros(1, 9, 9, 9), affine=away)).abs().max()) == 0.0
+    away[0, 3] = -2.5  # half a voxel off: the outermost values fade to 0, as in MONAI
+    grid = MetaTensor(torch.zeros(1, 14, 12, 10), affine=away)
+    whole = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(volume, img_dst=grid)
+    torch.testing.assert_close(on_grid(volume, grid).as_tensor(), whole.as_tensor(), atol=1e-5, rtol=0.0)
