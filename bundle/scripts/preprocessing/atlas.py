@@ -25,7 +25,7 @@ __all__ = ["AtlasRegionsd", "affine_from_template", "atlas_regions", "region_nam
 SMOOTHING = 4.0  # mm, standard deviation of the Gaussian filter of both brains before they are compared
 MARGIN = 8.0  # mm around the brain of the template, where the outline of a brain is told
 POINTS = 8_000  # that are compared
-STEPS, RATE = 70, 0.02  # of Adam; the largest step, in half widths of a brain
+STEPS, RATE = 70, 0.02  # of Adam; its first step, in standard deviations of the places of a brain
 BINS = 16  # of intensity
 
 
@@ -118,11 +118,10 @@ def affine_from_template(image: MetaTensor) -> torch.Tensor:
     values = _smoothed(image)[None, None]
     size = torch.tensor(values.shape[2:], dtype=torch.float64)
     loss = GlobalMutualInformationLoss(num_bins=BINS)
-    # In half widths of the brain, so that one rate fits all twelve numbers; the identity puts centre on centre, width on width.
-    linear, shift = (
-        torch.eye(3, dtype=torch.float64).requires_grad_(),
-        torch.zeros(3, dtype=torch.float64).requires_grad_(),
-    )
+    # They count in widths of the brain, so that one rate fits all twelve numbers. At first centre lies on centre, and width on width.
+    linear, shift = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    linear.requires_grad_()
+    shift.requires_grad_()
     optimizer = torch.optim.Adam([linear, shift], lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     with torch.enable_grad():

@@ -37,9 +37,8 @@ def side_of(points: np.ndarray, mirror: np.ndarray) -> str:
         mirror: 4x4 reflection in RAS mm.
     """
     moved = points @ mirror[:3, :3].T + mirror[:3, 3]
-    rightwards = (points - moved) @ (
-        np.eye(3)[0] - mirror[:3, 0]
-    )  # The latter is the normal, times a number of its x's sign.
+    normal = np.eye(3)[0] - mirror[:3, 0]  # Its x is positive in any case, so it points to the right.
+    rightwards = (points - moved) @ normal
     right = float((rightwards > 0).mean())
     return "right" if right > 0.9 else "left" if right < 0.1 else "both"
 
