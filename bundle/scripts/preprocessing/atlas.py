@@ -118,7 +118,7 @@ def affine_from_template(image: MetaTensor) -> torch.Tensor:
     values = _smoothed(image)[None, None]
     size = torch.tensor(values.shape[2:], dtype=torch.float64)
     loss = GlobalMutualInformationLoss(num_bins=BINS)
-    # They count in widths of the brain, so that one rate fits all twelve numbers. At first centre lies on centre, and width on width.
+    # All twelve numbers count in widths of the brain, so that one rate fits them. At first centre lies on centre, width on width.
     linear, shift = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     linear.requires_grad_()
     shift.requires_grad_()
