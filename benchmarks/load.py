@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,9 +17,9 @@ import nibabel as nib
 import numpy as np
 import psutil
 import requests
-from monailabel.client import MONAILabelClient
-from scripts.config import CONFIGS
 from scripts.data import write_sample_subject
+
+from tests.app.running import Server
 
 from .machine import Yardsticks
 
@@ -36,11 +32,11 @@ SETTLED = 0.1  # share of the time after which caches are full
 
 def _studies(folder: Path, directory: Path) -> Path:
     scan = nib.load(write_sample_subject(directory).parent / "t1.nii.gz")
+    folder.mkdir()
     values = scan.get_fdata()[:: int(VOXEL), :: int(VOXEL), :: int(VOXEL)]
+    affine = scan.affine @ np.diag([VOXEL, VOXEL, VOXEL, 1.0])
     for number in range(SCANS):
         noisy = values * (1.0 + 0.03 * np.random.RandomState(number).normal(size=values.shape))
-        affine = scan.affine @ np.diag([VOXEL, VOXEL, VOXEL, 1.0])
-        folder.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(noisy.astype(np.float32), affine), folder / f"patient{number}_t1.nii.gz")
     return folder
 
@@ -50,12 +46,12 @@ def _megabytes(process: psutil.Process) -> float:
     return sum(member.memory_info().rss for member in family if member.is_running()) / 1e6
 
 
-def _reader(url: str, number: int, until: float, counts: Counter, lock: threading.Lock) -> None:
-    """What a reader does: open a scan, look at the models' answers, click, save, take the next."""
-    client, chance = MONAILabelClient(url), random.Random(number)
-    kinds = ("info", "infer", "click", "save", "next", "download")
+def _reader(server: Server, number: int, until: float, counts: Counter, lock: threading.Lock) -> None:
+    """What a reader does: open a scan, look at the models' answers, click, now and then save, take the next."""
+    client, chance = server.client, random.Random(number)
+    kinds = ("info", "infer", "click", "next", "download")
     while time.monotonic() < until:
-        scan, kind = f"patient{chance.randrange(SCANS)}_t1", chance.choices(kinds, [2, 4, 2, 1, 1, 2])[0]
+        scan, kind = f"patient{chance.randrange(SCANS)}_t1", chance.choices(kinds, [2, 4, 2, 1, 2])[0]
         try:
             if kind == "info":
                 client.info()
@@ -69,7 +65,7 @@ def _reader(url: str, number: int, until: float, counts: Counter, lock: threadin
             elif kind == "next":
                 client.next_sample("burden", {})
             elif kind == "download":
-                requests.get(f"{url}/datastore/image", params={"image": scan}, timeout=120).raise_for_status()
+                requests.get(f"{server.url}/datastore/image", params={"image": scan}, timeout=120).raise_for_status()
             outcome = "done"
         except Exception as error:
             outcome = f"failed: {kind}: {str(error)[:120]}"
@@ -81,27 +77,12 @@ def load(yardsticks: Yardsticks, directory: Path) -> list[dict]:
     """Readers who never rest, on small scans."""
     studies, home = _studies(directory / "studies", directory), directory / "server"
     home.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", CONFIGS.parents[1] / "monailabel_app"]
-    command += ["--studies", studies, "--host", "127.0.0.1", "--port", port, "--conf", "model_dir", home / "model"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    log = (home / "server.log").open("w")
-    server = subprocess.Popen(
-        list(map(str, command)), cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
-    url, process = f"http://127.0.0.1:{port}", psutil.Process(server.pid)
+    server = Server(studies, home).start()
+    process = psutil.Process(server.process.pid)
     try:
-        while True:
-            try:
-                requests.get(f"{url}/info/", timeout=60).raise_for_status()
-                break
-            except requests.ConnectionError:
-                time.sleep(0.5)
         begin = time.monotonic()
         until, counts, lock = begin + 60 * MINUTES, Counter(), threading.Lock()
-        readers = [threading.Thread(target=_reader, args=(url, n, until, counts, lock)) for n in range(READERS)]
+        readers = [threading.Thread(target=_reader, args=(server, n, until, counts, lock)) for n in range(READERS)]
         for reader in readers:
             reader.start()
         memory = []
@@ -119,6 +100,4 @@ def load(yardsticks: Yardsticks, directory: Path) -> list[dict]:
         name = "a request of four readers, memory "
         return [yardsticks.record(name + when, size, each, peak_mb=round(value)) for when, value in of.items()]
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
-        shutil.rmtree(home, ignore_errors=True)
+        server.kill(signal.SIGTERM)

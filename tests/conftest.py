@@ -115,9 +115,14 @@ def bundle_start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=bundle_environment(), **quiet)
 
 
+def options(**overrides) -> list[str]:
+    """Overrides as command-line arguments."""
+    return [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
+
+
 def small(**overrides) -> list[str]:
     """`SMALL` and more overrides as command-line arguments."""
-    return [word for key, value in {**SMALL, **overrides}.items() for word in (f"--{key}", str(value))]
+    return options(**{**SMALL, **overrides})
 
 
 def config(*names: str) -> list[str]:

@@ -157,8 +157,10 @@ def on_grid(volume: MetaTensor, grid: MetaTensor, mode: str = "bilinear") -> Met
         part = MetaTensor(grid.as_tensor()[box], affine=grid.affine.double() @ step)
         if part.numel():
             found[box] = resample(volume, img_dst=part).as_tensor()
-    named = {key: volume.meta[key] for key in ("filename_or_obj",) if key in volume.meta}
-    return MetaTensor(found, meta={**grid.meta, **named})
+    meta = dict(grid.meta)
+    if "filename_or_obj" in volume.meta:
+        meta["filename_or_obj"] = volume.meta["filename_or_obj"]
+    return MetaTensor(found, meta=meta)
 
 
 class OnGridd(MapTransform):

@@ -11,7 +11,7 @@ import pytest
 import requests
 import torch
 
-from app.conftest import Server
+from app.running import Server
 
 
 def everything(folder) -> set[str]:

@@ -19,7 +19,7 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 from scripts.volumes import read_volume
 
-from app.conftest import free_port
+from app.running import free_port
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import requests
 from conftest import ROOT
 
-from app.conftest import free_port
+from app.running import free_port
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import requests
 from conftest import bundle_run, config, dice
 from lib.viewer import MENDED
 
-from app.conftest import Server
+from app.running import Server
 
 
 def test_every_model_answers_on_the_grid_of_the_scan(server, scans):

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, SMALL, bundle_run, config, small
 from monai.bundle import ConfigParser
 
-from app.conftest import Server
+from app.running import Server
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from scripts.errors import InputError
 from scripts.preprocessing import AtlasRegionsd, atlas_regions, region_names
 from scripts.preprocessing.atlas import affine_from_template
 from scripts.preprocessing.displacement import template_brain
-from scripts.report import ScanReportd, lesion_table
+from scripts.report import ScanReportd, lesion_table, numbered_lesions
 
 ATLAS = "desikan_killiany"
 
@@ -87,7 +87,8 @@ def test_every_lesion_has_a_row(found):
     regions = torch.zeros(1, 30, 40, 20)
     regions[0, :, :15], regions[0, :10, :15], regions[0, :, 35:] = 7, 3, 9
     names = {7: "Cerebral White Matter", 3: "insula", 9: "cuneus"}
-    first, second = lesion_table(score, lesion, mirror, MetaTensor(regions, affine=lesion.affine), names)
+    lesions = numbered_lesions(lesion)
+    first, second = lesion_table(score, lesions, mirror, MetaTensor(regions, affine=lesion.affine), names)
     assert (first["ml"], second["ml"]) == (12.0, 3.888)
     assert first["centre_mm"] == [27.0, -11.0, 2.5] and second["centre_mm"] == [-28.0, 13.0, 7.0]
     assert (first["side"], second["side"]) == ("right", "left")
@@ -96,8 +97,8 @@ def test_every_lesion_has_a_row(found):
     assert second["region"] is None or second["share_in_region"] < 0.5
     assert second["near"] == "cuneus"
     mirror[0, 3] = 54.0  # the plane goes through the first
-    assert [row["side"] for row in lesion_table(score, lesion, mirror)] == ["both", "left"]
-    assert lesion_table(score, lesion * 0, mirror) == []
+    assert [row["side"] for row in lesion_table(score, lesions, mirror)] == ["both", "left"]
+    assert lesion_table(score, numbered_lesions(lesion * 0), mirror) == []
 
 
 def test_the_page_shows_what_the_numbers_say(found, tmp_path, capsys):

@@ -14,10 +14,11 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.losses import GlobalMutualInformationLoss
-from monai.transforms import GaussianSmooth, MapTransform, ResampleToMatch
+from monai.transforms import GaussianSmooth, MapTransform
 from torch.nn.functional import grid_sample
 
 from ..errors import InputError
+from ..volumes import on_grid
 from .displacement import template_brain
 
 __all__ = ["AtlasRegionsd", "affine_from_template", "atlas_regions", "region_names"]
@@ -156,7 +157,7 @@ def atlas_regions(image: MetaTensor, atlas: str) -> MetaTensor:
     """
     regions = _atlas(atlas)
     placed = MetaTensor(regions.as_tensor(), affine=affine_from_template(image) @ regions.affine.double())
-    return ResampleToMatch(mode="nearest", padding_mode="zeros")(placed, img_dst=image)
+    return on_grid(placed, image, "nearest")
 
 
 class AtlasRegionsd(MapTransform):

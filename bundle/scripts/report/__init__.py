@@ -1,5 +1,5 @@
 """What people read: pictures, the report of a scan, the page of the demonstration (`report.demo`), that of a comparison."""
 
-from .scan_report import ScanReportd, lesion_table, scan_report
+from .scan_report import ScanReportd, lesion_table, numbered_lesions, scan_report
 
-__all__ = ["ScanReportd", "lesion_table", "scan_report"]
+__all__ = ["ScanReportd", "lesion_table", "numbered_lesions", "scan_report"]

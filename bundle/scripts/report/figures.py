@@ -18,7 +18,6 @@ from matplotlib.ticker import MaxNLocator
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
-from scipy import ndimage
 
 from ..fluid import LESION_THRESHOLD
 
@@ -184,34 +183,33 @@ def detection_figure(
 
 
 def finding_figure(
-    scan: MetaTensor, healthy: MetaTensor | None, score: MetaTensor, lesion: MetaTensor, path: Any, shown: int
+    scan: MetaTensor, healthy: MetaTensor | None, score: MetaTensor, lesions: MetaTensor, path: Any, shown: int
 ) -> None:
     """What was found in a scan, a row a lesion: the scan in three planes through it, and the healthy scan and the score in one.
 
     Args:
-        scan, healthy, score, lesion: ``(1, X, Y, Z)`` on one grid in RAS; healthy None where there is none. A scan without a
-            lesion is shown through its middle.
+        scan, healthy, score, lesions: ``(1, X, Y, Z)`` on one grid in RAS; healthy None where there is none; the number of the
+            lesion in every voxel, 1 the largest, else 0. A scan without a lesion is shown through its middle.
         path: PNG to write, or an open file.
         shown: rows at most; the largest lesions come first, and all lesions are outlined.
     """
     spacing = affine_to_spacing(scan.affine).tolist()
-    image, heat, mask = (volume[0].numpy() for volume in (scan, score, lesion > 0))
-    parts, count = ndimage.label(mask)
-    largest = np.argsort(-np.bincount(parts.ravel())[1:])[:shown] + 1
+    image, heat, numbers = (volume[0].numpy() for volume in (scan, score, lesions))
+    mask, count = numbers > 0, min(shown, int(numbers.max()))
     columns = ["axial", "coronal", "sagittal", *(["healthy"] if healthy is not None else []), "score"]
     figure, rows = plt.subplots(
-        max(1, len(largest)), len(columns), figsize=(2.3 * len(columns), 2.6 * max(1, len(largest))), squeeze=False
+        max(1, count), len(columns), figsize=(2.3 * len(columns), 2.6 * max(1, count)), squeeze=False
     )
     bright = float(np.percentile(image[heat > 0], 99.5)) if (heat > 0).any() else float(image.max())
-    for number, row in enumerate(rows):
-        centre = _centre(parts == largest[number] if count else mask)
+    for number, row in enumerate(rows, start=1):
+        centre = _centre(numbers == number)
         for axes, axis in zip(row, (2, 1, 0)):
             _show(axes, image, axis, centre[axis], spacing, vmin=min(0.0, float(image.min())), vmax=bright)
             _contour(axes, mask, axis, centre[axis], "red")
         if healthy is not None:
             _show(row[3], healthy[0].numpy(), 2, centre[2], spacing, vmin=0.0, vmax=1.0)
         _show(row[-1], heat, 2, centre[2], spacing, vmin=0.0, vmax=max(2.0, top_of(heat)), cmap="inferno")
-        row[0].set_ylabel(f"lesion {number + 1}" if count else "nothing found", fontsize=9)
+        row[0].set_ylabel(f"lesion {number}" if count else "nothing found", fontsize=9)
     for axes, name in zip(rows[0], columns):
         axes.set_title(name, fontsize=9)
     figure.tight_layout()

@@ -26,10 +26,10 @@ from ..saving import output_base, write_whole
 from ..volumes import on_grid, voxel_ml
 from .figures import finding_figure
 
-__all__ = ["ScanReportd", "lesion_table", "scan_report", "side_of"]
+__all__ = ["ScanReportd", "lesion_table", "numbered_lesions", "scan_report"]
 
 
-def side_of(points: np.ndarray, mirror: np.ndarray) -> str:
+def _side(points: np.ndarray, mirror: np.ndarray) -> str:
     """On which side of the mid-sagittal plane points lie: "left", "right", or "both" where each holds a tenth of them.
 
     Args:
@@ -68,9 +68,18 @@ def _located(points: np.ndarray, regions: MetaTensor, named: tuple[np.ndarray, n
     }
 
 
+def numbered_lesions(lesion: MetaTensor) -> MetaTensor:
+    """The number of the connected lesion in every voxel of a mask ``(1, X, Y, Z)``: 1 the largest, 0 elsewhere."""
+    parts, _ = ndimage.label(np.asarray(lesion[0]) > 0)
+    sizes = np.bincount(parts.ravel())[1:]
+    numbers = np.zeros(len(sizes) + 1, dtype=np.int32)
+    numbers[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
+    return MetaTensor(torch.from_numpy(numbers[parts])[None], affine=lesion.affine)
+
+
 def lesion_table(
     score: MetaTensor,
-    lesion: MetaTensor,
+    lesions: MetaTensor,
     mirror: np.ndarray | torch.Tensor,
     regions: MetaTensor | None = None,
     names: Mapping[int, str] | None = None,
@@ -79,14 +88,14 @@ def lesion_table(
 
     Args:
         score: ``(1, X, Y, Z)``.
-        lesion: mask of the same shape, both with the affine of the scan.
+        lesions: of the same shape, see `numbered_lesions`; both have the affine of the scan.
         mirror: 4x4 reflection about the mid-sagittal plane, RAS mm.
         regions: numbers of an atlas, ``(1, X', Y', Z')`` on any grid; None for no regions.
         names: of its numbers; what has none is no region.
     """
-    each = voxel_ml(lesion)
-    affine = np.asarray(lesion.affine, dtype=np.float64)
-    parts, _ = ndimage.label(np.asarray(lesion[0]) > 0)
+    each = voxel_ml(lesions)
+    affine = np.asarray(lesions.affine, dtype=np.float64)
+    parts = np.asarray(lesions[0])
     scored = np.asarray(score[0], dtype=np.float32)
     named = None if regions is None else _nearest(regions, dict(names or {}))
     rows = []
@@ -97,26 +106,26 @@ def lesion_table(
         row = {
             "ml": round(len(inside) * each, 3),
             "centre_mm": np.round(points.mean(axis=0), 1).tolist(),
-            "side": side_of(points, np.asarray(mirror, dtype=np.float64)),
+            "side": _side(points, np.asarray(mirror, dtype=np.float64)),
             "mean_score": round(float(values.mean()), 3),
             "max_score": round(float(values.max()), 3),
         }
         if regions is not None:
             row |= _located(points, regions, named)
         rows.append(row)
-    return sorted(rows, key=lambda row: -row["ml"])
+    return rows
 
 
-def scan_report(score: MetaTensor, lesion: MetaTensor, **located) -> dict[str, Any]:
+def scan_report(score: MetaTensor, lesions: MetaTensor, **located) -> dict[str, Any]:
     """Volumes in ml, a table of the lesions, and a summary of the score.
 
     Args:
         score: ``(1, X, Y, Z)`` anomaly score.
-        lesion: mask of the same shape, both with the affine of the scan.
+        lesions: of the same shape, see `numbered_lesions`; both have the affine of the scan.
         located: ``mirror``, ``regions`` and ``names`` of `lesion_table`.
     """
-    rows = lesion_table(score, lesion, **located)
-    mask = np.asarray(lesion[0]) > 0
+    rows = lesion_table(score, lesions, **located)
+    mask = np.asarray(lesions[0]) > 0
     scored = np.asarray(score[0], dtype=np.float32)
     inside = scored[scored > 0]
     summary = {
@@ -126,7 +135,7 @@ def scan_report(score: MetaTensor, lesion: MetaTensor, **located) -> dict[str, A
         "mean_in_lesion": float(scored[mask].mean()) if mask.any() else None,
     }
     return {
-        "lesion_volume_ml": float(mask.sum() * voxel_ml(lesion)),
+        "lesion_volume_ml": float(mask.sum() * voxel_ml(lesions)),
         "lesion_count": len(rows),
         "lesion_volumes_ml": [row["ml"] for row in rows],
         "lesions": rows,
@@ -176,7 +185,8 @@ class ScanReportd(MapTransform):
         self.settings = dict(settings or {})
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        score, lesion = (data[key] for key in self.keys)
+        score, lesion = (data[key].cpu() for key in self.keys)
+        lesions = numbered_lesions(lesion)
         source = data[self.source_key].meta["filename_or_obj"]
         flags = [
             *(data[self.source_key].meta.get("scan_warnings") or []),
@@ -190,8 +200,8 @@ class ScanReportd(MapTransform):
             "modality": data["modality"],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **scan_report(
-                score.cpu(),
-                lesion.cpu(),
+                score,
+                lesions,
                 mirror=data["mirror_transform"],
                 regions=data.get(self.regions_key),
                 names=self.names,
@@ -205,21 +215,21 @@ class ScanReportd(MapTransform):
         base = output_base(str(source), "report", self.output_dir, self.data_root_dir)
         write_whole(f"{base}.json", json.dumps(content, indent=1, default=str))
         if self.shown:
-            write_whole(f"{base}.html", self._page(data, content))
+            write_whole(f"{base}.html", self._page(data, lesions, content))
         found = f"{content['lesion_count']} lesions, {content['lesion_volume_ml']:.2f} ml"
         print(f"{source}: {data['modality']}, {found}{'; look at: ' + '; '.join(flags) if flags else ''}", flush=True)
         return dict(data)
 
-    def _page(self, data: Mapping[Hashable, Any], content: Mapping[str, Any]) -> str:
+    def _page(self, data: Mapping[Hashable, Any], lesions: MetaTensor, content: Mapping[str, Any]) -> str:
         # A millimetre is finer than what was found, and any scan is drawn in the same time.
         grid = Spacing(pixdim=1.0)(data["scan"].cpu())
         placed = {"scan": data[self.source_key], "score": data[self.keys[0]]}
         if self.healthy_key in data:
             placed["healthy"] = data[self.healthy_key]
         volumes = {key: on_grid(value.cpu(), grid) for key, value in placed.items()}
-        lesion = on_grid(data[self.keys[1]].cpu(), grid, "nearest")
+        numbers = on_grid(lesions, grid, "nearest")
         picture = io.BytesIO()
-        finding_figure(volumes["scan"], volumes.get("healthy"), volumes["score"], lesion, picture, self.shown)
+        finding_figure(volumes["scan"], volumes.get("healthy"), volumes["score"], numbers, picture, self.shown)
         page = jinja2.Template((Path(__file__).parent / "scan_report.html").read_text(), autoescape=True)
         return page.render(
             **content,
