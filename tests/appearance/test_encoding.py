@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +102,27 @@ def test_a_cavity_is_filled_with_csf(labels):
     painted = RandAnomalyEncoding(labels, cavity_prob=1.0).set_random_state(2)(image, anomaly, label)
     assert abs(float(painted[anomaly > 0].mean()) - 0.1) < 0.02
     assert torch.equal(painted[anomaly == 0], image[anomaly == 0])
+
+
+def test_compartments_differ_and_are_nested(labels):
+    axis = torch.arange(40.0) - 19.5
+    radius = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)[None]
+    label = torch.full(radius.shape, 2)
+    label[:, :3] = 3
+    image, anomaly = torch.full(label.shape, 10.0), (radius < 14).float()
+    turned, draws = 0, []
+    for seed in range(60):
+        paint = RandAnomalyEncoding(labels, voxel_share=0.0, random_sign_prob=0.0, compartments=(3, 3))
+        change = ((paint.set_random_state(seed)(image, anomaly, label) - image)[anomaly > 0] / 10.0).round(decimals=3)
+        values, place = change.unique(), radius[anomaly > 0]
+        assert 1 < len(values) <= 3
+        rings = sorted((float(place[change == value].min()), float(place[change == value].max())) for value in values)
+        assert rings[0][0] < 1  # the innermost is a core, and no ring begins before the one inside it ends
+        assert all(outer[0] > inner[1] - 0.75 for inner, outer in pairwise(rings))
+        turned += int((values > 0).any() and (values < 0).any())
+        draws.append(float(change[0]))
+    assert turned > 15  # a bright rim around a dark core, or the other way round
+    assert len(set(draws)) > 55
 
 
 def test_dictionary_form_gives_every_image_the_same_draw(labels):

@@ -5,6 +5,7 @@ from .bias_field import RandGridBiasField, RandGridBiasFieldd
 from .coarse_noise import RandCoarseNoise, RandCoarseNoised
 from .contrast_curve import RandContrastCurve, RandContrastCurved
 from .encoding import RandAnomalyEncoding, RandAnomalyEncodingd
+from .enhancement import RandEnhancement, RandEnhancementd
 from .foreign_patch import RandForeignPatch, RandForeignPatchd
 from .gamma import RandGamma, RandGammad
 from .modality import RandModality, RandModalityd
@@ -20,6 +21,8 @@ __all__ = [
     "RandCoarseNoised",
     "RandContrastCurve",
     "RandContrastCurved",
+    "RandEnhancement",
+    "RandEnhancementd",
     "RandForeignPatch",
     "RandForeignPatchd",
     "RandGamma",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import Randomizable, Transform
@@ -16,6 +17,8 @@ from .blur import gaussian_blur
 
 __all__ = ["RandAnomalyEncoding", "RandAnomalyEncodingd"]
 
+CORE_BLUR = 2.0  # voxels; a traced mask has one value inside, and only its blurred map tells the core from the rim
+
 
 class RandAnomalyEncoding(Randomizable, Transform):
     """I = I0 + dI x P, with dI ~ N(-+mu_w / 2, mu_w / 2): darker where white matter is brighter than gray (T1w-like),
@@ -26,8 +29,8 @@ class RandAnomalyEncoding(Randomizable, Transform):
     voxel (``voxel_share=1`` is the other extreme).
 
     The paper adds dI to the tissue, whose texture shows through. In a real lesion the tissue is gone, faint lesions are common, and
-    one lesion differs from the next. `texture`, `strength`, `scale` and `cavity_prob` draw these; their defaults are the paper's
-    encoding.
+    one lesion differs from the next; a tumour has a core, a rim and an oedema. `texture`, `strength`, `scale`, `cavity_prob` and
+    `compartments` draw these; their defaults are the paper's encoding.
 
     Args:
         labels: label scheme, with the tissues ``white_matter`` and ``gray_matter``, and ``csf`` for cavities.
@@ -41,6 +44,8 @@ class RandAnomalyEncoding(Randomizable, Transform):
         scale: standard deviation in voxels over which the draw of the lesion varies smoothly in space, so that one lesion differs
             from the next and the core from the rim; 0 for one draw in the whole image [paper: 0].
         cavity_prob: probability that the lesion is a cavity filled with CSF instead [paper: 0].
+        compartments: range of the number of parts of a lesion, from its rim to its core, each with a draw and a sign of its own
+            [paper: 1].
 
     Returns (of a call):
         ``(1, X, Y, Z)`` image, cut at 0; equal to the input where the anomaly is 0.
@@ -60,6 +65,7 @@ class RandAnomalyEncoding(Randomizable, Transform):
         strength: tuple[float, float] = (1.0, 1.0),
         scale: float = 0.0,
         cavity_prob: float = 0.0,
+        compartments: tuple[int, int] = (1, 1),
     ) -> None:
         self.labels = labels
         self.shift = shift
@@ -70,6 +76,7 @@ class RandAnomalyEncoding(Randomizable, Transform):
         self.strength = strength
         self.scale = scale
         self.cavity_prob = cavity_prob
+        self.compartments = compartments
 
     def randomize(self, data=None) -> None:
         self._lesion_draw = self.R.normal()
@@ -78,6 +85,10 @@ class RandAnomalyEncoding(Randomizable, Transform):
         self._texture = self.R.uniform(*self.texture)
         self._strength = self.R.uniform(*self.strength)
         self._cavity = self.R.uniform() < self.cavity_prob
+        further = self.R.randint(self.compartments[0], self.compartments[1] + 1) - 1
+        self._borders = np.sort(self.R.uniform(0.15, 0.85, size=further))
+        self._further_draws = self.R.normal(size=further)
+        self._turned = self.R.uniform(size=further) < 0.5
 
     def __call__(
         self, img: torch.Tensor, anomaly: torch.Tensor, label_map: torch.Tensor, randomize: bool = True
@@ -103,12 +114,27 @@ class RandAnomalyEncoding(Randomizable, Transform):
             return convert_to_dst_type(torch.lerp(image, fluid, p).clamp(min=0.0), img, dtype=torch.float32)[0]
         expected = -1.0 if means["white_matter"] > means["gray_matter"] else 1.0
         sign = expected if self._random_sign is None else self._random_sign
-        draw = (1.0 - self.voxel_share) ** 0.5 * self._varied(voxel_draw) + self.voxel_share**0.5 * voxel_draw
+        sign, lesion_draw = self._by_compartment(p, sign, self._varied(voxel_draw))
+        draw = (1.0 - self.voxel_share) ** 0.5 * lesion_draw + self.voxel_share**0.5 * voxel_draw
         change = self._strength * means["white_matter"] * (sign * self.shift + self.std * draw)
         if self._texture < 1.0 and p.any():
             plain = (image * p).sum() / p.sum()
             change = change + (1.0 - self._texture) * (plain - image)
         return convert_to_dst_type((image + change * p).clamp(min=0.0), img, dtype=torch.float32)[0]
+
+    def _by_compartment(self, p: torch.Tensor, sign: float, draw: torch.Tensor | float):
+        """Sign and draw in every voxel, where the lesion has compartments."""
+        inside = p > 0.2 * p.amax()
+        if not len(self._borders) or not inside.any():
+            return sign, draw
+        nearness = gaussian_blur(p, CORE_BLUR)
+        borders = torch.quantile(nearness[inside], torch.as_tensor(self._borders, dtype=p.dtype, device=p.device))
+        part = torch.bucketize(nearness, borders)
+        signs = torch.tensor([sign, *np.where(self._turned, -sign, sign)], dtype=p.dtype, device=p.device)
+        own = torch.tensor([0.0, *self._further_draws], dtype=p.dtype, device=p.device)
+        # Half of the variance is the compartment's own, so that the draw stays standard normal.
+        mixed = torch.where(part > 0, 0.5**0.5 * (own[part] + draw), torch.as_tensor(draw, dtype=p.dtype, device=p.device))
+        return signs[part], mixed
 
     def _varied(self, voxel_draw: torch.Tensor) -> torch.Tensor | float:
         """The draw of the lesion in every voxel, standard normal."""

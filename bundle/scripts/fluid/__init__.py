@@ -2,7 +2,7 @@
 
 from .anomaly import LESION_THRESHOLD, RandFluidAnomaly, RandFluidAnomalyd, perlin_seed, traced_seed
 from .perlin import perlin_noise, random_lattice
-from .potentials import curl, divergence, random_diffusivity, random_noise, random_velocity
+from .potentials import curl, divergence, random_diffusivity, random_noise, random_velocity, squared_depth
 from .transport import simulate
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "random_noise",
     "random_velocity",
     "simulate",
+    "squared_depth",
     "traced_seed",
 ]

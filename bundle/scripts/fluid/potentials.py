@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from .perlin import perlin_noise, random_lattice
 
-__all__ = ["curl", "divergence", "edge_taper", "random_diffusivity", "random_noise", "random_velocity"]
+__all__ = ["curl", "divergence", "edge_taper", "random_diffusivity", "random_noise", "random_velocity", "squared_depth"]
 
 
 def _coordinates(sizes, origin, cell_size, shift, like: torch.Tensor) -> list[torch.Tensor]:

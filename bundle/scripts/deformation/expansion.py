@@ -1,0 +1,184 @@
+"""Regions that take up room: ventricles that widen or shrink, lesions that push the tissue around them.
+
+A region moves tissue by a velocity field that points away from it, the gradient of its blurred mask. A field that stays the same
+over a unit of time gives a deformation without folds (scaling and squaring, Arsigny et al. 2006; MONAI's `DVF2DDF`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.networks.blocks import DVF2DDF, Warp
+from monai.transforms import RandomizableTransform
+from monai.utils import convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
+
+from ..appearance.blur import gaussian_blur
+from ..fluid import squared_depth
+from ..labels import LabelTable
+from ..randomness import RandDictionaryTransform
+
+__all__ = ["RandExpansion", "RandMassEffectd", "RandVentriclesd", "expansion_field"]
+
+
+def expansion_field(
+    region: torch.Tensor, amount: float, scale: float, asymmetry: float = 0.0, squarings: int = 5
+) -> torch.Tensor:
+    """Where to sample a volume so that a region in it grows.
+
+    Args:
+        region: ``(1, X, Y, Z)``, 0 to 1.
+        amount: voxels by which the tissue moves at most; a negative one lets the region shrink.
+        scale: voxels, standard deviation of the blur: how far away the region is felt.
+        asymmetry: share by which the first half of the first axis moves more, and the second half less, -1 to 1.
+        squarings: of the integration; 2 to their power is the number of its steps.
+
+    Returns:
+        ``(1, 3, X, Y, Z)`` displacement in voxels, as `monai.networks.blocks.Warp` takes it; 0 where the region is empty.
+    """
+    blurred = gaussian_blur(region.float(), scale)[0]
+    velocity = torch.stack(torch.gradient(blurred))
+    largest = velocity.square().sum(dim=0).sqrt().amax()
+    if largest > 0:
+        velocity = velocity * (amount / largest)
+        if asymmetry:
+            place = torch.arange(len(blurred), device=blurred.device, dtype=blurred.dtype)
+            mass = blurred.sum(dim=(1, 2))
+            middle = (place * mass).sum() / mass.sum()
+            velocity = velocity * (1.0 - asymmetry * torch.tanh((place - middle) / scale))[:, None, None]
+    return DVF2DDF(num_steps=squarings)(velocity[None])
+
+
+class RandExpansion(RandomizableTransform):
+    """Deform volumes so that a region grows or shrinks by a random amount.
+
+    Args:
+        amount: range in voxels, see `expansion_field`.
+        scale: see `expansion_field`.
+        asymmetry: largest share by which left and right differ.
+        prob: probability of a deformation.
+
+    Returns (of a call):
+        ``(C, X, Y, Z)``, type and meta data of the input. Values outside of the volume are 0.
+    """
+
+    def __init__(
+        self, amount: tuple[float, float], scale: float, asymmetry: float = 0.0, prob: float = 1.0
+    ) -> None:
+        super().__init__(prob)
+        self.amount = amount
+        self.scale = scale
+        self.asymmetry = asymmetry
+        self.warps = {mode: Warp(mode, "zeros") for mode in ("bilinear", "nearest")}
+
+    def randomize(self, data=None) -> None:
+        super().randomize(None)
+        self._amount = self.R.uniform(*self.amount)
+        self._asymmetry = self.R.uniform(-self.asymmetry, self.asymmetry)
+
+    def field(self, region: torch.Tensor) -> torch.Tensor:
+        """The displacement of the current draw for a region, see `expansion_field`."""
+        plain = convert_to_tensor(region, track_meta=False)
+        return expansion_field(plain, self._amount, self.scale, self._asymmetry)
+
+    def __call__(
+        self, img: torch.Tensor, region: torch.Tensor, randomize: bool = True, mode: str = "bilinear", field=None
+    ) -> torch.Tensor:
+        if randomize:
+            self.randomize()
+        if not self._do_transform:
+            return img
+        field = self.field(region) if field is None else field
+        volume = convert_to_tensor(img, track_meta=False).float()
+        return convert_to_dst_type(self.warps[mode](volume[None], field)[0], img)[0]
+
+
+class _Expansiond(RandDictionaryTransform):
+    """Dictionary form of `RandExpansion`: one draw and one field for all keys. Subclasses say which region grows."""
+
+    def __init__(
+        self, keys: KeysCollection, mode: str | Sequence[str] = "bilinear", allow_missing_keys: bool = False, **expansion
+    ) -> None:
+        super().__init__(keys, RandExpansion(**expansion), allow_missing_keys)
+        self.mode = ensure_tuple_rep(mode, len(self.keys))
+
+    def region(self, data: Mapping[Hashable, torch.Tensor]) -> torch.Tensor:
+        raise NotImplementedError
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        d = dict(data)
+        self.transform.randomize()
+        if not self.transform._do_transform:
+            return d
+        region = self.region(d)
+        field = self.transform.field(region)
+        for key, mode in self.key_iterator(d, self.mode):
+            d[key] = self.transform(d[key], region, randomize=False, mode=mode, field=field)
+        return d
+
+
+class RandVentriclesd(_Expansiond):
+    """Widen or narrow the ventricles of a subject, and a little the deepest fissures, as age does.
+
+    The ventricles are the CSF of a label map that lies deeper than `depth` below the surface of the brain, so that maps of
+    three tissues will do.
+
+    Args:
+        keys: items on one grid.
+        labels: label scheme, with the tissue ``csf``.
+        depth: voxels.
+        label_key: label map.
+        mode: interpolation of each key, "nearest" for label maps.
+        allow_missing_keys: skip keys that the data does not have.
+        expansion: arguments of `RandExpansion`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        labels: LabelTable,
+        depth: float,
+        label_key: str = "label",
+        mode: str | Sequence[str] = "bilinear",
+        allow_missing_keys: bool = False,
+        **expansion,
+    ) -> None:
+        super().__init__(keys, mode, allow_missing_keys, **expansion)
+        self.labels = labels
+        self.depth = depth
+        self.label_key = label_key
+
+    def region(self, data: Mapping[Hashable, torch.Tensor]) -> torch.Tensor:
+        label_map: MetaTensor = data[self.label_key]
+        squared = squared_depth(convert_to_tensor(label_map, track_meta=False)[0] > 0, math.ceil(self.depth))
+        deep = squared[None, 1:-1, 1:-1, 1:-1] > self.depth**2
+        return deep & convert_to_tensor(self.labels.mask(label_map, "csf"), track_meta=False)
+
+
+class RandMassEffectd(_Expansiond):
+    """Let an anomaly push the tissue around it, in all volumes of a subject alike: what is displaced stays healthy.
+
+    Args:
+        keys: items on one grid, the anomaly among them, which grows.
+        anomaly_key: probability map of the anomaly.
+        mode: interpolation of each key, "nearest" for label maps.
+        allow_missing_keys: skip keys that the data does not have.
+        expansion: arguments of `RandExpansion`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        anomaly_key: str = "anomaly",
+        mode: str | Sequence[str] = "bilinear",
+        allow_missing_keys: bool = False,
+        **expansion,
+    ) -> None:
+        super().__init__(keys, mode, allow_missing_keys, **expansion)
+        self.anomaly_key = anomaly_key
+
+    def region(self, data: Mapping[Hashable, torch.Tensor]) -> torch.Tensor:
+        return data[self.anomaly_key]
