@@ -3,7 +3,8 @@
 Written, each a datalist for ``run inferring``, ``run judging``, ``run gating`` and ``run calibrating``:
 
 - ``calibration.json``: the T1w of the people of ``healthy_split.json`` that calibrate, and the same people as T2w, FLAIR and CT,
-  which are made of the T1w by contrast curves: nobody here has a real healthy one;
+  which are made of the T1w by contrast curves, and as T1w with contrast agent, in which vessels and plexus are painted: nobody here
+  has a real healthy one;
 - ``test.json``: the same of the people that test, and two label maps that no training saw, in random modalities;
 - ``degraded.json``: the T1w of the people that test, with Table B.1's severe bias field and noise, in slices of 3 mm;
 - ``cavities.json``: the T1w of the people that test, each with cavities filled with CSF of 20 to 200 ml on one side, cortical or
@@ -23,7 +24,8 @@ from monai.utils import set_determinism
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scripts.appearance import RandContrastCurve, RandGridBiasField, RandModality, ScaleToWhiteMatter
 from scripts.config import from_config
-from scripts.preprocessing import AlignToRAS, BrainExtraction
+from scripts.labels import LabelTable
+from scripts.preprocessing import AlignToRAS, BrainExtraction, tissue_labels
 from scripts.symmetry import estimate_mirror
 from scripts.volumes import read_volume
 from tqdm import tqdm
@@ -96,6 +98,21 @@ def in_other_contrasts(name: str, brain: MetaTensor, folder: Path, random: np.ra
     return entries
 
 
+def with_contrast_agent(name: str, brain: MetaTensor, folder: Path, seed: int) -> dict:
+    enhance = from_config("generator.yaml", "enhance", {"voxel_size": 1.0, "enhancement_prob": 1.0})
+    label = tissue_labels(brain, brain > 0, np.eye(4))
+    volume = enhance.set_random_state(seed)({"scan": brain, "label": label})["scan"] * 1000.0
+    return entry(save(volume, folder / f"{name}_t1c.nii.gz"), "t1c", diseased=False)
+
+
+def of_label_map(label_map: MetaTensor, modality: str, labels: LabelTable, seed: int) -> MetaTensor:
+    """A brain-extracted scan of a modality, drawn from a label map."""
+    appearance = {"mean": [90, 140], "std": [3, 8], "tissues": APPEARANCES[modality]}
+    scan = RandModality(labels, [appearance], background_prob=0.0).set_random_state(seed=seed)(label_map)
+    scale = 80.0 if modality == "ct" else 1000.0
+    return MetaTensor(scan.as_tensor() * scale * (label_map.as_tensor() > 0), affine=label_map.affine)
+
+
 def degraded(scan: MetaTensor, random: np.random.RandomState) -> MetaTensor:
     """A severe bias field, slices of 3 mm, severe noise (Table B.1)."""
     aligned = AlignToRAS(1.0)(scan)
@@ -159,7 +176,9 @@ def write_healthy_cases(folder: Path) -> None:
             random = np.random.RandomState([kind == "test", number])
             scan = read_volume(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz")
             lists[kind].append(entry(save(scan, folder / f"{subject}_t1.nii.gz"), "t1", diseased=False))
-            lists[kind] += in_other_contrasts(subject, extracted(scan), folder, random)
+            brain = extracted(scan)
+            lists[kind] += in_other_contrasts(subject, brain, folder, random)
+            lists[kind].append(with_contrast_agent(subject, brain, folder, seed=number))
             if kind == "test":
                 image = save(degraded(scan, random), folder / f"{subject}_degraded_t1.nii.gz")
                 lists["degraded"].append(entry(image, "t1", diseased=False))
@@ -176,11 +195,8 @@ def write_healthy_cases(folder: Path) -> None:
     labels = from_config("generator.yaml", "labels", {})
     for number, file in enumerate(LABEL_MAPS):
         label_map = labels.clean(Orientation("RAS", labels=None)(read_volume(SHARED / file)))
-        for modality, tissues in APPEARANCES.items():
-            appearance = {"mean": [90, 140], "std": [3, 8], "tissues": tissues}
-            modality_of = RandModality(labels, [appearance], background_prob=0.0).set_random_state(seed=number)
-            volume = modality_of(label_map) * (80.0 if modality == "ct" else 1000.0)
-            volume = MetaTensor(volume.as_tensor() * (label_map.as_tensor() > 0), affine=label_map.affine)
+        for modality in APPEARANCES:
+            volume = of_label_map(label_map, modality, labels, seed=number)
             image = save(volume, folder / f"label_map{number}_{modality}.nii.gz")
             lists["test"].append(entry(image, modality, diseased=False))
     for kind, entries in lists.items():

@@ -41,7 +41,7 @@ PEOPLE = {
     "earlier_outputs": {"scan": ["t1"]},
     "dots_and_spaces": {"scan-one": ["t2"], "scan.v1.2": ["t2"], "sub.01.v2": ["t1"]},
     "bids_lesion": {"sub-r1s1_ses-1": ["t1", "lesion"]},
-    "challenge": {"B-00000-000": ["lesion", "t1", "t1", "flair", "t2"]},
+    "challenge": {"B-00000-000": ["lesion", "t1c", "t1", "flair", "t2"]},
 }
 
 

@@ -96,7 +96,7 @@ class Analyst:
 
         Args:
             image: file of a scan, or a folder of one DICOM series.
-            modality: t1, t2, flair or ct; None to guess.
+            modality: one of `scripts.modalities.MODALITIES`; None to guess.
 
         Returns:
             ``pred_healthy`` (T1w), ``pred_intact`` (the scan without its anomaly), the scores, ``scan``, ``mirrored``, ``brain``,

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from scripts.errors import InputError
+from scripts.modalities import MODALITIES
 from scripts.volumes import read_volume, same_grid, voxel_ml
 
 from .analysis import GRID_TOLERANCE, Analyst, write_volume
@@ -19,7 +20,7 @@ from .refine import refined
 
 __all__ = ["Anomaly", "Healthy", "Refine", "Score"]
 
-MODALITIES = ["guess", "t1", "t2", "flair", "ct"]
+CHOICES = ["guess", *MODALITIES]
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
 
@@ -58,7 +59,7 @@ class _Task(InferTask):
 
     def __init__(self, analyst: Analyst, labels: Any, config: Mapping[str, Any]) -> None:
         super().__init__(
-            self.kind, labels, 3, f"{self.says} [{analyst['description']}]", {"modality": MODALITIES, **config}
+            self.kind, labels, 3, f"{self.says} [{analyst['description']}]", {"modality": CHOICES, **config}
         )
         self.analyst = analyst
 
@@ -71,7 +72,7 @@ class _Task(InferTask):
 
     def analysis(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The analysis that answers a request, made once."""
-        modality = _choice(request, "modality", MODALITIES)
+        modality = _choice(request, "modality", CHOICES)
         return self.analyst.analyse(request["image"], None if modality == "guess" else modality)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -34,7 +34,7 @@ def test_vessels_are_thin_bright_and_near_the_surface(labels):
 
 
 def test_plexus_fills_a_share_of_the_ventricles(labels):
-    image, label, _ = head()
+    _, label, _ = head()
     ventricle = label == VENTRICLE
     for share in (0.05, 0.2):
         enhance = RandEnhancement(labels, plexus_share=(share, share)).set_random_state(1)
@@ -47,7 +47,9 @@ def test_brightness_is_relative_to_white_matter(labels):
     image, label, _ = head()
     bright = RandEnhancement(labels, brightness=(2.0, 2.0)).set_random_state(2)
     assert float(bright(image, label).max()) == pytest.approx(1.5, rel=0.05)
-    torch.testing.assert_close(bright.set_random_state(2)(10 * image, label), 10 * bright.set_random_state(2)(image, label))
+    torch.testing.assert_close(
+        bright.set_random_state(2)(10 * image, label), 10 * bright.set_random_state(2)(image, label)
+    )
 
 
 def test_one_draw_for_all_images_and_the_draw_repeats(labels):

@@ -227,6 +227,8 @@ def test_a_score_counts_in_limits_of_its_modality(case):
     torch.testing.assert_close(limited(scan)["score"], 4.0 * plain(scan)["score"])
     with pytest.raises(InputError, match="limits of this Contralateral are of t2, not of flair"):
         limited({**scan, "modality": "flair"})
+    of_t1 = Guest("contralateral", {"limits": {"t1": 0.5}})
+    torch.testing.assert_close(of_t1({**scan, "modality": "t1c"})["score"], 2.0 * plain(scan)["score"])  # a T1w, too
 
 
 def test_files_of_methods_leave_the_evaluation_alone():

@@ -21,7 +21,10 @@ from scripts.preprocessing.names import modality_by_words, read_name
         ("scan.v1.2_T2w", "scan.v1.2", "t2"),
         ("sub.01.v2.T1w", "sub.01.v2", "t1"),
         ("sub-r1s1_ses-1_label-L_desc-T1lesion_mask", "sub-r1s1_ses-1", "lesion"),
-        ("B-00000-000-t1c", "B-00000-000", "t1"),
+        ("B-00000-000-t1c", "B-00000-000", "t1c"),
+        ("B-00000-000-t1n", "B-00000-000", "t1"),
+        ("anna_T1wCE", "anna", "t1c"),
+        ("contrast1_T1w", "contrast1", "t1"),
         ("B-00000-000-t2f", "B-00000-000", "flair"),
         ("B-00000-000-seg", "B-00000-000", "lesion"),
         ("patient0_t1_lesion", "patient0", "lesion"),
@@ -47,5 +50,9 @@ def test_series_descriptions():
         "3D_T2w": "t2",
         "Contrast series 2": None,
         "SAG FSPGR BRAVO": "t1",
+        "AX T1 POST-GD": "t1c",
+        "t1_mprage_sag Gadolinium": "t1c",
+        "sub-01_ce-gadolinium_T1w": "t1c",
+        "AX T2 POST GD": "t2",
     }.items():
         assert modality_by_words(text) == modality, text

@@ -133,7 +133,9 @@ class RandAnomalyEncoding(Randomizable, Transform):
         signs = torch.tensor([sign, *np.where(self._turned, -sign, sign)], dtype=p.dtype, device=p.device)
         own = torch.tensor([0.0, *self._further_draws], dtype=p.dtype, device=p.device)
         # Half of the variance is the compartment's own, so that the draw stays standard normal.
-        mixed = torch.where(part > 0, 0.5**0.5 * (own[part] + draw), torch.as_tensor(draw, dtype=p.dtype, device=p.device))
+        mixed = torch.where(
+            part > 0, 0.5**0.5 * (own[part] + draw), torch.as_tensor(draw, dtype=p.dtype, device=p.device)
+        )
         return signs[part], mixed
 
     def _varied(self, voxel_draw: torch.Tensor) -> torch.Tensor | float:

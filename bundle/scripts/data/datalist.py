@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..modalities import MODALITIES
 from ..preprocessing.names import COMPANIONS
 from ..preprocessing.sources import find_subjects
 from ..volumes import volume_stem
@@ -17,7 +18,7 @@ from .sample_subject import write_sample_subject
 
 __all__ = ["FILE_KEYS", "find_scans", "find_splits", "load_datalist"]
 
-FILE_KEYS = ("label", "t1", "t2", "flair", "ct", "lesion", "image", "healthy", "anomaly", "template_displacement")
+FILE_KEYS = ("label", *MODALITIES, "lesion", "image", "healthy", "anomaly", "template_displacement")
 KNOWN_KEYS = (
     *FILE_KEYS,
     "mirrored",

@@ -65,9 +65,7 @@ class RandExpansion(RandomizableTransform):
         ``(C, X, Y, Z)``, type and meta data of the input. Values outside of the volume are 0.
     """
 
-    def __init__(
-        self, amount: tuple[float, float], scale: float, asymmetry: float = 0.0, prob: float = 1.0
-    ) -> None:
+    def __init__(self, amount: tuple[float, float], scale: float, asymmetry: float = 0.0, prob: float = 1.0) -> None:
         super().__init__(prob)
         self.amount = amount
         self.scale = scale
@@ -100,7 +98,11 @@ class _Expansiond(RandDictionaryTransform):
     """Dictionary form of `RandExpansion`: one draw and one field for all keys. Subclasses say which region grows."""
 
     def __init__(
-        self, keys: KeysCollection, mode: str | Sequence[str] = "bilinear", allow_missing_keys: bool = False, **expansion
+        self,
+        keys: KeysCollection,
+        mode: str | Sequence[str] = "bilinear",
+        allow_missing_keys: bool = False,
+        **expansion,
     ) -> None:
         super().__init__(keys, RandExpansion(**expansion), allow_missing_keys)
         self.mode = ensure_tuple_rep(mode, len(self.keys))

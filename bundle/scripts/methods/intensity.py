@@ -12,6 +12,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy.ndimage import gaussian_filter
 
 from ..errors import InputError
+from ..modalities import known_as
 from .method import Method
 
 __all__ = ["Contralateral", "GaussianAtlas", "IntensityThreshold", "equalized_intensity"]
@@ -107,10 +108,11 @@ class GaussianAtlas(Method):
             self.atlas[modality] = torch.stack([mean, deviation]).float()
 
     def maps(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
-        if case["modality"] not in self.atlas:
+        modality = known_as(case["modality"], self.atlas)
+        if modality not in self.atlas:
             known = ", ".join(self.atlas) or "nothing"
-            raise InputError(f"the atlas knows {known}, not {case['modality']}; add healthy scans of it to 'training'")
-        mean, deviation = self.atlas[case["modality"]]
+            raise InputError(f"the atlas knows {known}, not {modality}; add healthy scans of it to 'training'")
+        mean, deviation = self.atlas[modality]
         distance = (self._on_atlas(case) - mean).abs() / deviation
         box = self._box(case["brain"])
         healthy, score = (torch.zeros(case["scan"].shape) for _ in range(2))

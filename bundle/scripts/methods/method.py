@@ -12,6 +12,7 @@ from monai.utils import convert_to_tensor
 
 from ..errors import InputError
 from ..learning import read_weights
+from ..modalities import known_as
 
 __all__ = ["GIVEN", "Method"]
 
@@ -79,6 +80,7 @@ class Method(torch.nn.Module):
     def _limit(self, modality: str) -> float:
         if not self.limits:
             return 1.0
+        modality = known_as(modality, self.limits)
         if modality not in self.limits:
             raise InputError(
                 f"the limits of this {type(self).__name__} are of {', '.join(self.limits)}, not of {modality}"

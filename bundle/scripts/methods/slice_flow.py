@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from ..errors import InputError
 from ..learning import feature_codes
+from ..modalities import known_as
 from ..networks import ConditionalFlow, SliceFeatures
 from .method import Method
 
@@ -68,11 +69,12 @@ class SliceFlow(Method):
         self.flow.load_state_dict(state["flow"])
 
     def maps(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
-        if self.modalities and case["modality"] not in self.modalities:
-            raise InputError(f"this flow was trained on {', '.join(self.modalities)}, not on {case['modality']}")
+        modality = known_as(case["modality"], self.modalities)
+        if self.modalities and modality not in self.modalities:
+            raise InputError(f"this flow was trained on {', '.join(self.modalities)}, not on {modality}")
         features, brain, index = self.features(case["scan"], case["brain"])
         grid = features.shape[1:]
-        codes = feature_codes(grid, self.code_size, self.with_depth, self.modalities, case["modality"])
+        codes = feature_codes(grid, self.code_size, self.with_depth, self.modalities, modality)
         device = next(self.flow.parameters()).device
         likelihood = torch.cat(
             [

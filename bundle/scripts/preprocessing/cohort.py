@@ -28,7 +28,7 @@ from .tissues import tissue_labels
 
 __all__ = ["prepare_cohort", "prepare_subject"]
 
-SUFFIX = {"t1": "T1w", "t2": "T2w", "flair": "FLAIR", "ct": "ct"}
+SUFFIX = {"t1": "T1w", "t1c": "ce-gadolinium_T1w", "t2": "T2w", "flair": "FLAIR", "ct": "ct"}
 
 
 def _fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:

@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["COMPANIONS", "MODALITIES", "OUTPUTS", "Named", "modality_by_words", "read_name"]
+__all__ = ["COMPANIONS", "OUTPUTS", "Named", "modality_by_words", "read_name"]
 
-MODALITIES = ("t1", "t2", "flair", "ct")
 # What comes with a scan, in its world coordinates, and the ending of its file in the derivatives.
 COMPANIONS = {"label": "label_dseg", "lesion": "lesion_mask"}
 OUTPUTS = ("healthy", "anomaly", "lesion", "filled")  # endings of what `run inferring` writes beside a scan
@@ -16,9 +15,11 @@ OUTPUTS = ("healthy", "anomaly", "lesion", "filled")  # endings of what `run inf
 WORDS = {
     "flair": r"(2d|3d|t2w?)?flair|t2f|tirm|darkfluid",
     "ct": r"n?cct|ct",
-    "t1": r"(2d|3d)?t1(w|n|c|ce|wce|gd|post|km)?|mp2?rage|[if]?r?spgr|bravo|tfl(2d|3d)?",
+    "t1c": r"(2d|3d)?t1(c|ce|wce|gd|post|km)",
+    "t1": r"(2d|3d)?t1(w|n)?|mp2?rage|[if]?r?spgr|bravo|tfl(2d|3d)?",
     "t2": r"(2d|3d)?t2w?",
 }
+AGENT_WORDS = r"gd|gad|gado|gadolinium|postgd|postcontrast"  # of a T1w with contrast agent; BIDS has ce-gadolinium_T1w
 LABEL_WORDS = r"synthseg|aseg|aparc|dseg|labels?|labelmap"
 LESION_WORDS = r"lesions?|lesionmask|seg|gt"
 
@@ -29,7 +30,7 @@ class Named:
 
     Args:
         person: the name without the words that tell the modality; empty where nothing is left.
-        kind: "t1", "t2", "flair", "ct", "label", "lesion", "other" for a mask that is no lesion, or None where nothing tells.
+        kind: one of `MODALITIES`, "label", "lesion", "other" for a mask that is no lesion, or None where nothing tells.
     """
 
     person: str
@@ -44,7 +45,8 @@ def modality_by_words(text: str) -> str | None:
     """The modality that a file name or a series description tells, or None."""
     words = _words(text)
     words += ["darkfluid"] if ("dark", "fluid") in pairwise(words) else []
-    return next((kind for kind, pattern in WORDS.items() if any(re.fullmatch(pattern, word) for word in words)), None)
+    kind = next((kind for kind, pattern in WORDS.items() if any(re.fullmatch(pattern, word) for word in words)), None)
+    return "t1c" if kind == "t1" and any(re.fullmatch(AGENT_WORDS, word) for word in words) else kind
 
 
 def _companion(words: list[str]) -> str | None:

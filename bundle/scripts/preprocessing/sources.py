@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..dicom import find_stacks
 from ..errors import InputError
+from ..modalities import MODALITIES
 from ..volumes import VOLUME_ENDINGS, volume_stem
-from .names import COMPANIONS, MODALITIES, OUTPUTS, modality_by_words, read_name
+from .names import COMPANIONS, OUTPUTS, modality_by_words, read_name
 
 __all__ = ["Scan", "find_subjects"]
 
@@ -24,7 +25,7 @@ class Scan:
         subject: name of the subject, with the session where there are several.
         name: of the scan, unique within the subject.
         files: the file, or the slices of a DICOM series.
-        modality: "t1", "t2", "flair", "ct", "label", "lesion", or None where no name tells.
+        modality: one of `MODALITIES`, "label", "lesion", or None where no name tells.
         notes: what a reader should know, for example images of a series that were left out.
         problem: why it cannot be read; None for a sound one.
     """
@@ -83,6 +84,7 @@ def _bids_scans(root: Path) -> Iterator[Scan]:
             continue
         suffix = volume_stem(file).rsplit("_", 1)[-1].lower()
         modality = {"t1w": "t1", "t2w": "t2", "flair": "flair", "ct": "ct", "dseg": "label"}.get(suffix)
+        modality = modality_by_words(volume_stem(file)) if modality == "t1" else modality
         if suffix in ("mask", "roi") and read_name(volume_stem(file)).kind == "lesion":
             modality = "lesion"
         if modality:

@@ -12,6 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..errors import InputError
+from ..modalities import known_as
 from ..saving import file_hash
 from .usual_error import UsualError, scan_error
 
@@ -151,7 +152,10 @@ class AnomalyScored(MapTransform):
         return sum(values.log() for values in differences.values()).div(len(differences)).exp()
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        found, modality, limit = self.differences(data), data.get(self.modality_key), 1.0
+        modality, limit = data.get(self.modality_key), 1.0
+        if self.calibration is not None:
+            modality = known_as(modality, self.calibration.limit)
+        found = self.differences({**data, self.modality_key: modality})
         if self.calibration is not None:
             if modality not in self.calibration.limit:
                 raise InputError(
