@@ -1,8 +1,8 @@
 """Healthy T2w made of label maps, beside those made of T1w.
 
 ``PYTHONPATH=bundle python -m studies.label_map_t2 runs/comparison_data`` needs the folder of ``studies.comparison``, and writes two
-datalists there for ``run comparing``: ``t2.json`` with the T2w of ``datalist.json`` alone, and ``t2_label_maps.json``, whose training
-also holds `DRAWS` T2w of each of the label maps that train.
+datalists there for ``run comparing``: ``t2.json`` with the T2w of ``datalist.json`` alone, and ``t2_label_maps.json``, whose
+training also holds `DRAWS` T2w of each of the label maps that train.
 """
 
 import json
