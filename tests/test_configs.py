@@ -215,10 +215,10 @@ def test_two_step_learning_rate(train_config):
 def test_ablations_change_what_they_say(sample_datalist):
     def sample(name):
         overrides = {**SMALL, "datalist": str(sample_datalist), "output_dir": "unused"}
-        return parse("train", **overrides, **Guest(name)["train_settings"])
+        return parse("train", **overrides, **Guest(name)["ablation"])
 
     def fluid(name, **overrides):
-        generated = parse("train", **overrides, **Guest(name)["train_settings"]).get_parsed_content("generated")
+        generated = parse("train", **overrides, **Guest(name)["ablation"]).get_parsed_content("generated")
         return generated.get_parsed_content("fluid").transform
 
     assert fluid("una_no_fluid").num_times == [1, 1]

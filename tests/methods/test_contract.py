@@ -111,11 +111,7 @@ def test_fit_score_save_and_load(name, people, case, sample_datalist, tmp_path):
         **own,
     }
     if name.startswith("una"):
-        settings["train_settings"] = {
-            "patch_size": [32, 48, 32],
-            "validation_draws": 1,
-            **Guest(name)["train_settings"],
-        }
+        settings["train_settings"] = {"patch_size": [32, 48, 32], "validation_draws": 1}
     guest = Guest(name, settings)
     guest.train()
     scan, ball = case
