@@ -12,6 +12,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.exception import ImageNotFoundException
@@ -53,7 +55,7 @@ class DeskFolder(LocalDatastore):
         for path in [*files, *labels]:
             try:
                 _read_through(path)
-            except (OSError, EOFError, ValueError) as error:
+            except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
                 path.rename(path.with_name(f"{path.name}.unreadable"))
                 lost = (
                     "it is built again; what it knew of scans beside their files is lost"
@@ -115,3 +117,5 @@ def _read_through(path: Path) -> None:
         with gzip.open(path) as stream:
             while stream.read(2**22):
                 pass
+    elif path.suffix == ".nii":
+        np.asanyarray(nib.load(path).dataobj)

@@ -104,16 +104,17 @@ def test_what_another_process_writes_into_the_index_is_seen(folder):
     assert desk.get_image_info("a")["una"] == 1
 
 
-@pytest.mark.parametrize("size", [0, 2000])
-def test_a_label_that_cannot_be_read_is_named_and_no_longer_counts(folder, tmp_path, caplog, size):
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("size", [0, 100, 2000])
+def test_a_label_that_cannot_be_read_is_named_and_no_longer_counts(folder, tmp_path, caplog, ending, size):
     desk = store(folder)
     for name in ("a", "b"):
-        desk.save_label(name, str(mask(tmp_path / "one.nii.gz", 2)), "final", {})
-    damaged = folder / "labels/final/a.nii.gz"
+        desk.save_label(name, str(mask(tmp_path / f"one{ending}", 2)), "final", {})
+    damaged = folder / f"labels/final/a{ending}"
     damaged.write_bytes(damaged.read_bytes()[:size])
     desk = store(folder)
     assert desk.get_labeled_images() == ["b"] and f"{damaged} cannot be read" in caplog.text
-    assert damaged.with_name("a.nii.gz.unreadable").stat().st_size == size
+    assert damaged.with_name(f"a{ending}.unreadable").stat().st_size == size
 
 
 def test_uploads_lie_in_a_private_folder_which_the_next_start_clears(tmp_path):

@@ -8,7 +8,9 @@ __all__ = ["zero_background"]
 
 CONSTANT = 0.5  # share of the border of a scan that has one value, from which on that value is its background
 BELOW = 0.02  # share of the tissue below the background, from which on it is no undershoot: the scan was demeaned
-DARKEST = 0.5  # percentile of the tissue that becomes the background of a demeaned scan, as CSF or air is in a scan as it comes
+# A demeaned scan has lost its zero. In twelve brain-extracted scans as they came (T1w, T2w, FLAIR) the darkest thousandth of the tissue
+# was at 0.4 to 3.5 % of the brightest hundredth, so the zero is put there.
+DARKEST, BRIGHTEST, LEVEL = 0.1, 99.0, 0.015  # percentiles of the tissue, and the first as a share of the second
 
 
 def _percentile(values: torch.Tensor, percent: float) -> float:
@@ -53,4 +55,7 @@ def zero_background(values: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(values)
     reference = 0.0 if background is None else background
     demeaned = int((inside < reference).sum()) > BELOW * len(inside)
-    return values.sub_(_percentile(inside, DARKEST) if demeaned else reference).clamp_(min=0.0).mul_(tissue)
+    if demeaned:
+        darkest, brightest = (_percentile(inside, percent) for percent in (DARKEST, BRIGHTEST))
+        reference = darkest - LEVEL / (1.0 - LEVEL) * (brightest - darkest)
+    return values.sub_(reference).clamp_(min=0.0).mul_(tissue)
