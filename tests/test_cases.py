@@ -181,7 +181,7 @@ def test_an_unreadable_companion_is_named_and_the_rest_is_done(cases, tmp_path):
 
 # Dice of the mask with that of the scan as it came. The lesion has 6.6 ml, and what one tenth of a voxel moves is much of it.
 SAME_LESION = {
-    "zscore": 0.95,
+    "zscore": 0.9,  # its zero is lost, and can be guessed only
     "one_voxel_below": 0.95,
     "offset_100": 0.99,
     "nan_background": 0.9,  # only its brain is shown, where the other scans have what lies around it, too
