@@ -194,6 +194,9 @@ def test_paper_scale_has_the_papers_numbers():
     fluid, encode = get("fluid").transform, get("encode").transform
     assert fluid.seed_saturation is None and fluid.seed_cell_size == [100.0, 100.0] and fluid.prob == 1.0
     assert (encode.texture, encode.strength, encode.scale, encode.cavity_prob) == ([1.0, 1.0], [1.0, 1.0], 0.0, 0.0)
+    assert encode.compartments == [1, 1]
+    added = [get(key) for key in ("ventricles", "push", "enhance")]
+    assert [transform.transform.prob for transform in added] == [0.0] * 3
     assert get("attend").transform.power == 0.0 and get("patch_size") == [160] * 3 and get("voxel_size") == 1.0
     assert (fluid.cell_size, fluid.velocity_scale, fluid.num_times, fluid.time_step) == (100.0, 500.0, [2, 10], 0.1)
     deform = get("deform").transform
@@ -210,6 +213,35 @@ def test_two_step_learning_rate(train_config):
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([1e-3] * 6 + [1e-4] * 2)
+
+
+def test_what_moves_moves_in_scan_and_target_alike(sample_datalist):
+    """Wider ventricles, tissue that a lesion pushes and its own growth: scan and target of a T1w still show one anatomy."""
+
+    def sample(draw, **changed):
+        settings = {
+            "shares": {"real": 1.0},
+            "corruption_weights": [1.0, 0.0, 0.0],
+            "white_matter_share": 0.0,
+            **changed,
+        }
+        overrides = {"datalist": str(sample_datalist), "voxel_size": 3.0, "patch_size": [48, 64, 48], "seed": 3}
+        return parse("generator", **overrides, **settings).get_parsed_content("samples")[draw]
+
+    def agreement(found):
+        inside = found["brain"] > 0
+        return float(
+            torch.corrcoef(torch.stack([found[key][inside].as_tensor() for key in ("intact", "healthy")]))[0, 1]
+        )
+
+    moved = {"ventricle_prob": 1.0, "ventricle_change": [8.0, 8.0], "mass_effect_prob": 1.0}
+    draws = [n for n in range(12) if sample(n)["anomaly"].sum() > 300][:3]
+    assert len(draws) == 3
+    for draw in draws:
+        still, other = sample(draw), sample(draw, **moved)
+        assert agreement(other) > 0.98 * agreement(still) > 0.9
+        assert not torch.equal(still["healthy"], other["healthy"])
+        assert not other["anomaly"][other["brain"] == 0].any()
 
 
 def test_ablations_change_what_they_say(sample_datalist):
