@@ -8,8 +8,8 @@ __all__ = ["zero_background"]
 
 CONSTANT = 0.5  # share of the border of a scan that has one value, from which on that value is its background
 BELOW = 0.02  # share of the tissue below the background, from which on it is no undershoot: the scan was demeaned
-# A demeaned scan has lost its zero. In twelve brain-extracted scans as they came (T1w, T2w, FLAIR) the darkest thousandth of the tissue
-# was at 0.4 to 3.5 % of the brightest hundredth, so the zero is put there.
+# A demeaned scan has lost its zero. In twelve brain-extracted scans as they came (T1w, T2w, FLAIR) the darkest thousandth of the
+# tissue was at 0.4 to 3.5 % of the brightest hundredth, so the zero is put there.
 DARKEST, BRIGHTEST, LEVEL = 0.1, 99.0, 0.015  # percentiles of the tissue, and the first as a share of the second
 
 
