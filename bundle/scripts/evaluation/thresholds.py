@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from skimage.filters import threshold_otsu
 
 from ..errors import InputError
+from ..modalities import known_as
 from ..volumes import voxel_ml
 from .postprocess import LesionMask
 from .voxels import LEVELS, precision_recall, quantile
@@ -126,7 +127,7 @@ class Rule:
 
     def __call__(self, record: Record) -> float:
         """The threshold for a scan."""
-        return self.thresholds.get(record.modality, self.thresholds[""])
+        return self.thresholds.get(known_as(record.modality, self.thresholds), self.thresholds[""])
 
 
 class HealthyPercentile(Rule):
