@@ -6,6 +6,8 @@ Written, each a datalist for ``run inferring``, ``run judging``, ``run gating`` 
   which are made of the T1w by contrast curves, and as T1w with contrast agent, in which vessels and plexus are painted: nobody here
   has a real healthy one;
 - ``test.json``: the same of the people that test, and two label maps that no training saw, in random modalities;
+- ``ventricles.json``: the T1w of the people that test, with ventricles whose walls are moved by 6 to 8 mm, unequally on both
+  sides, by the deformation that the training uses;
 - ``degraded.json``: the T1w of the people that test, with Table B.1's severe bias field and noise, in slices of 3 mm;
 - ``cavities.json``: the T1w of the people that test, each with cavities filled with CSF of 20 to 200 ml on one side, cortical or
   deep, and their masks.
@@ -105,6 +107,16 @@ def with_contrast_agent(name: str, brain: MetaTensor, folder: Path, seed: int) -
     return entry(save(volume, folder / f"{name}_t1c.nii.gz"), "t1c", diseased=False)
 
 
+def with_wide_ventricles(name: str, brain: MetaTensor, folder: Path, seed: int) -> dict:
+    changed = {"voxel_size": 1.0, "ventricle_prob": 1.0, "ventricle_change": [6.0, 8.0]}
+    widen = from_config(
+        "generator.yaml", "ventricles", {**changed, "volume_keys": ["scan"], "interpolation": ["bilinear"]}
+    )
+    label = tissue_labels(brain, brain > 0, np.eye(4))
+    volume = widen.set_random_state(seed)({"scan": brain, "label": label})["scan"] * 1000.0
+    return entry(save(volume, folder / f"{name}_ventricles_t1.nii.gz"), "t1", diseased=False)
+
+
 def of_label_map(label_map: MetaTensor, modality: str, labels: LabelTable, seed: int) -> MetaTensor:
     """A brain-extracted scan of a modality, drawn from a label map."""
     appearance = {"mean": [90, 140], "std": [3, 8], "tissues": APPEARANCES[modality]}
@@ -167,10 +179,10 @@ def with_cavity(
 
 
 def write_healthy_cases(folder: Path) -> None:
-    """Write the four datalists and their scans; the same every time."""
+    """Write the five datalists and their scans; the same every time."""
     set_determinism(0)
     folder.mkdir(parents=True, exist_ok=True)
-    lists: dict[str, list[dict]] = {"calibration": [], "test": [], "degraded": [], "cavities": []}
+    lists: dict[str, list[dict]] = {"calibration": [], "test": [], "ventricles": [], "degraded": [], "cavities": []}
     for kind in ("calibration", "test"):
         for number, subject in enumerate(tqdm(HEALTHY[kind], desc=kind)):
             random = np.random.RandomState([kind == "test", number])
@@ -180,6 +192,7 @@ def write_healthy_cases(folder: Path) -> None:
             lists[kind] += in_other_contrasts(subject, brain, folder, random)
             lists[kind].append(with_contrast_agent(subject, brain, folder, seed=number))
             if kind == "test":
+                lists["ventricles"].append(with_wide_ventricles(subject, brain, folder, seed=number))
                 image = save(degraded(scan, random), folder / f"{subject}_degraded_t1.nii.gz")
                 lists["degraded"].append(entry(image, "t1", diseased=False))
                 for cortical in (True, False):
