@@ -24,6 +24,8 @@ from scripts.preprocessing.names import modality_by_words, read_name
         ("B-00000-000-t1c", "B-00000-000", "t1c"),
         ("B-00000-000-t1n", "B-00000-000", "t1"),
         ("anna_T1wCE", "anna", "t1c"),
+        ("anna_T1_post_Gd", "anna", "t1c"),
+        ("post_T1w", "post", "t1"),
         ("contrast1_T1w", "contrast1", "t1"),
         ("B-00000-000-t2f", "B-00000-000", "flair"),
         ("B-00000-000-seg", "B-00000-000", "lesion"),

@@ -71,11 +71,13 @@ def test_bids(tmp_path):
     touch(tmp_path / "sub-01" / "ses-b" / "anat" / "sub-01_ses-b_FLAIR.nii.gz")
     touch(tmp_path / "sub-02" / "func" / "sub-02_bold.nii.gz", tmp_path / "sub-02" / "anat" / "sub-02_T2w.nii")
     touch(tmp_path / "sub-01" / "ses-b" / "anat" / "sub-01_ses-b_ce-gadolinium_T1w.nii.gz")
+    touch(tmp_path / "sub-03" / "anat" / "sub-03_acq-t2_T1w.nii.gz")
     found = find_subjects(tmp_path)
     assert {name: [scan.modality for scan in scans] for name, scans in found.items()} == {
         "sub-01_ses-a": ["t1"],
         "sub-01_ses-b": ["flair", "t1c"],
         "sub-02": ["t2"],
+        "sub-03": ["t1"],
     }
 
 

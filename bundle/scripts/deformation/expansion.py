@@ -7,6 +7,7 @@ over a unit of time gives a deformation without folds (scaling and squaring, Ars
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 
 import torch
@@ -20,6 +21,9 @@ from ..appearance.blur import gaussian_blur
 from ..fluid import squared_depth
 from ..labels import LabelTable
 from ..randomness import RandDictionaryTransform
+
+# MONAI's Warp says at every start which of its two ways it takes; both give the same.
+warnings.filterwarnings("ignore", message="monai.networks.blocks.Warp: Using PyTorch native grid_sample")
 
 __all__ = ["RandExpansion", "RandMassEffectd", "RandVentriclesd", "expansion_field"]
 

@@ -28,7 +28,13 @@ from .tissues import tissue_labels
 
 __all__ = ["prepare_cohort", "prepare_subject"]
 
-SUFFIX = {"t1": "T1w", "t1c": "ce-gadolinium_T1w", "t2": "T2w", "flair": "FLAIR", "ct": "ct"}
+ENDING = {  # of the file names of BIDS derivatives
+    "t1": "desc-preproc_T1w",
+    "t1c": "ce-gadolinium_desc-preproc_T1w",
+    "t2": "desc-preproc_T2w",
+    "flair": "desc-preproc_FLAIR",
+    "ct": "desc-preproc_ct",
+}
 
 
 def _fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
@@ -122,7 +128,7 @@ def _save_aligned(
             motions[modality] = motion.tolist()
             volume = moved_onto(volume, np.linalg.inv(motion), image)
             volume = MetaTensor(volume.as_tensor() * (brain.as_tensor() > 0), affine=image.affine)
-        files[modality] = f"{prefix}_desc-preproc_{SUFFIX[modality]}.nii.gz"
+        files[modality] = f"{prefix}_{ENDING[modality]}.nii.gz"
         save_volume(volume, folder / files[modality], np.float32)
     return motions
 
@@ -169,7 +175,7 @@ def prepare_subject(
     if not prepared:
         return rows
 
-    reference_modality = next(modality for modality in SUFFIX if modality in prepared)
+    reference_modality = next(modality for modality in ENDING if modality in prepared)
     _, reference = prepared[reference_modality]
     image, brain = reference["image"], reference["brain"]
     mirror = estimate_mirror(image, brain)

@@ -65,12 +65,13 @@ def read_name(stem: str) -> Named:
     ``anna_T1w`` and ``anna_lesion`` are of one person, ``patient1_T2w`` and ``patient2_T2w`` of two, and so are ``s1_11`` and
     ``s11_1``: what is left of a name keeps its separators.
     """
-    words = _words(stem)
-    kind = _companion(words) or modality_by_words(stem)
+    modality = modality_by_words(stem)
+    kind = _companion(_words(stem)) or modality
     bids = re.match(r"(sub-[^_\W]+(?:_ses-[^_\W]+)?)(?:_|$)", stem)
     if bids:
         return Named(bids.group(1), kind)
-    told = [*WORDS.values(), "brain", "dark", "fluid"] if modality_by_words(stem) else ["brain"]
+    told = [*WORDS.values(), "brain", "dark", "fluid"] if modality else ["brain"]
+    told += [AGENT_WORDS, "post"] if modality == "t1c" else []
     if kind in ("label", "lesion", "other"):
         told += [LABEL_WORDS, LESION_WORDS, "mask", "consensus"]
     parts = re.split(r"([\W_]+)", stem)

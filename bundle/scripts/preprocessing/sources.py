@@ -84,7 +84,8 @@ def _bids_scans(root: Path) -> Iterator[Scan]:
             continue
         suffix = volume_stem(file).rsplit("_", 1)[-1].lower()
         modality = {"t1w": "t1", "t2w": "t2", "flair": "flair", "ct": "ct", "dseg": "label"}.get(suffix)
-        modality = modality_by_words(volume_stem(file)) if modality == "t1" else modality
+        if modality == "t1" and modality_by_words(volume_stem(file)) == "t1c":
+            modality = "t1c"
         if suffix in ("mask", "roi") and read_name(volume_stem(file)).kind == "lesion":
             modality = "lesion"
         if modality:
