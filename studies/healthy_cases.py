@@ -72,6 +72,12 @@ APPEARANCES = {  # of label maps, on the 0-255 scale
     },
 }
 CAVITY_ML = (20.0, 200.0)
+WIDE_VENTRICLES = {
+    "ventricle_prob": 1.0,
+    "ventricle_change": [6.0, 8.0],
+    "volume_keys": ["scan"],
+    "interpolation": ["bilinear"],
+}
 LABEL_MAPS = ("label_maps/training_seg_16.nii.gz", "label_maps_brain/brain4_labels.nii.gz")
 
 
@@ -100,21 +106,15 @@ def in_other_contrasts(name: str, brain: MetaTensor, folder: Path, random: np.ra
     return entries
 
 
-def with_contrast_agent(name: str, brain: MetaTensor, folder: Path, seed: int) -> dict:
-    enhance = from_config("generator.yaml", "enhance", {"voxel_size": 1.0, "enhancement_prob": 1.0})
-    label = tissue_labels(brain, brain > 0, np.eye(4))
-    volume = enhance.set_random_state(seed)({"scan": brain, "label": label})["scan"] * 1000.0
-    return entry(save(volume, folder / f"{name}_t1c.nii.gz"), "t1c", diseased=False)
+def changed(brain: MetaTensor, label: MetaTensor, part: str, seed: int, **settings) -> MetaTensor:
+    """The brain after a random transform of the generator, which knows its tissues."""
+    transform = from_config("generator.yaml", part, {"voxel_size": 1.0, **settings})
+    return transform.set_random_state(seed)({"scan": brain, "label": label})["scan"] * 1000.0
 
 
-def with_wide_ventricles(name: str, brain: MetaTensor, folder: Path, seed: int) -> dict:
-    changed = {"voxel_size": 1.0, "ventricle_prob": 1.0, "ventricle_change": [6.0, 8.0]}
-    widen = from_config(
-        "generator.yaml", "ventricles", {**changed, "volume_keys": ["scan"], "interpolation": ["bilinear"]}
-    )
-    label = tissue_labels(brain, brain > 0, np.eye(4))
-    volume = widen.set_random_state(seed)({"scan": brain, "label": label})["scan"] * 1000.0
-    return entry(save(volume, folder / f"{name}_ventricles_t1.nii.gz"), "t1", diseased=False)
+def cleaned_label_map(path: str | Path, labels: LabelTable) -> MetaTensor:
+    """A label map in RAS, with the brain's labels alone."""
+    return labels.clean(Orientation("RAS", labels=None)(read_volume(path)))
 
 
 def of_label_map(label_map: MetaTensor, modality: str, labels: LabelTable, seed: int) -> MetaTensor:
@@ -190,9 +190,13 @@ def write_healthy_cases(folder: Path) -> None:
             lists[kind].append(entry(save(scan, folder / f"{subject}_t1.nii.gz"), "t1", diseased=False))
             brain = extracted(scan)
             lists[kind] += in_other_contrasts(subject, brain, folder, random)
-            lists[kind].append(with_contrast_agent(subject, brain, folder, seed=number))
+            label = tissue_labels(brain, brain > 0, np.eye(4))
+            enhanced = changed(brain, label, "enhance", number, enhancement_prob=1.0)
+            lists[kind].append(entry(save(enhanced, folder / f"{subject}_t1c.nii.gz"), "t1c", diseased=False))
             if kind == "test":
-                lists["ventricles"].append(with_wide_ventricles(subject, brain, folder, seed=number))
+                wide = changed(brain, label, "ventricles", number, **WIDE_VENTRICLES)
+                image = save(wide, folder / f"{subject}_ventricles_t1.nii.gz")
+                lists["ventricles"].append(entry(image, "t1", diseased=False))
                 image = save(degraded(scan, random), folder / f"{subject}_degraded_t1.nii.gz")
                 lists["degraded"].append(entry(image, "t1", diseased=False))
                 for cortical in (True, False):
@@ -207,7 +211,7 @@ def write_healthy_cases(folder: Path) -> None:
                     lists["cavities"].append(entry(image, "t1", lesion=mask))
     labels = from_config("generator.yaml", "labels", {})
     for number, file in enumerate(LABEL_MAPS):
-        label_map = labels.clean(Orientation("RAS", labels=None)(read_volume(SHARED / file)))
+        label_map = cleaned_label_map(SHARED / file, labels)
         for modality in APPEARANCES:
             volume = of_label_map(label_map, modality, labels, seed=number)
             image = save(volume, folder / f"label_map{number}_{modality}.nii.gz")

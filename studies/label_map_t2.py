@@ -9,13 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-from monai.transforms import Orientation
 from scripts.config import from_config
 from scripts.labels import TrimLabelsd
-from scripts.volumes import read_volume
 from tqdm import tqdm
 
-from .healthy_cases import entry, of_label_map, save
+from .healthy_cases import cleaned_label_map, entry, of_label_map, save
 
 DRAWS = 2
 
@@ -28,8 +26,7 @@ def write_label_map_t2(folder: Path) -> None:
     # A label map reaches to the skull, and a brain extraction does not.
     trim = TrimLabelsd("label", [24], from_config("generator.yaml", "csf_closing", {}))
     for number, subject in enumerate(tqdm(json.loads((folder / "label_maps.json").read_text())["training"])):
-        label_map = labels.clean(Orientation("RAS", labels=None)(read_volume(subject["label"])))
-        label_map = trim({"label": label_map})["label"]
+        label_map = trim({"label": cleaned_label_map(subject["label"], labels)})["label"]
         for draw in range(DRAWS):
             volume = of_label_map(label_map, "t2", labels, seed=DRAWS * number + draw)
             image = save(volume, folder / f"{subject['subject']}_{draw}_t2.nii.gz")

@@ -12,12 +12,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.exception import ImageNotFoundException
 from scripts.saving import whole_file, write_whole
+from scripts.volumes import read_volume
 
 __all__ = ["DeskFolder"]
 
@@ -55,7 +54,7 @@ class DeskFolder(LocalDatastore):
         for path in [*files, *labels]:
             try:
                 _read_through(path)
-            except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+            except (OSError, EOFError, ValueError) as error:
                 path.rename(path.with_name(f"{path.name}.unreadable"))
                 lost = (
                     "it is built again; what it knew of scans beside their files is lost"
@@ -118,4 +117,4 @@ def _read_through(path: Path) -> None:
             while stream.read(2**22):
                 pass
     elif path.suffix == ".nii":
-        np.asanyarray(nib.load(path).dataobj)
+        read_volume(path)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.networks.blocks import Warp
 from scipy.integrate import solve_ivp
-from scripts.deformation import RandExpansion, RandMassEffectd, RandVentriclesd, expansion_field
+from scripts.deformation import RandExpansion, RandExpansiond, RandVentriclesd, expansion_field
 
 WHITE, GRAY, VENTRICLES, OUTER = 2, 3, (4, 43), 24
 
@@ -88,7 +88,7 @@ def test_a_lesion_pushes_the_tissue_in_scan_and_target_alike():
     place = from_middle(48)
     lesion = ((place - torch.tensor([-10.0, 0.0, 0.0])[:, None, None, None]).norm(dim=0) < 5).float()[None]
     sheet = torch.exp(-0.5 * (place[0] / 1.5) ** 2)[None]  # the midline
-    push = RandMassEffectd(["scan", "healthy", "anomaly"], amount=(3.0, 3.0), scale=4.0).set_random_state(0)
+    push = RandExpansiond(["scan", "healthy", "anomaly"], "anomaly", amount=(3.0, 3.0), scale=4.0).set_random_state(0)
     out = push({"scan": sheet, "healthy": sheet.clone(), "anomaly": lesion})
     assert torch.equal(out["scan"], out["healthy"]) and float(out["anomaly"].sum()) > 2 * float(lesion.sum())
 

@@ -11,6 +11,7 @@ from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..errors import InputError
+from ..fluid import LESION_THRESHOLD
 from ..labels import LabelTable
 from ..randomness import RandDictionaryTransform, voxel_noise
 from .blur import gaussian_blur
@@ -124,7 +125,7 @@ class RandAnomalyEncoding(Randomizable, Transform):
 
     def _by_compartment(self, p: torch.Tensor, sign: float, draw: torch.Tensor | float):
         """Sign and draw in every voxel, where the lesion has compartments."""
-        inside = p > 0.2 * p.amax()
+        inside = p > LESION_THRESHOLD * p.amax()
         if not len(self._borders) or not inside.any():
             return sign, draw
         nearness = gaussian_blur(p, CORE_BLUR)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
 from ..errors import InputError
-from ..fluid import random_noise, squared_depth
+from ..fluid import deeper_than, random_noise
 from ..labels import LabelTable
 from ..randomness import RandDictionaryTransform
 from .blur import gaussian_blur
@@ -74,10 +74,9 @@ class RandEnhancement(RandomizableTransform):
         label = convert_to_tensor(label_map, track_meta=False)
         brain = label > 0
         csf = convert_to_tensor(self.labels.mask(label_map, "csf"), track_meta=False)
-        deepest = math.ceil(max(self.reach, self.plexus_depth))
-        squared = squared_depth(brain[0], deepest)[None, 1:-1, 1:-1, 1:-1]
-        ventricle = csf & (squared > self.plexus_depth**2)
-        state = type(self.R)(self._seed)
+        ventricle = csf & deeper_than(brain[0], self.plexus_depth)[None]
+        near_surface = ~deeper_than(brain[0], self.reach)[None]
+        state = np.random.RandomState(self._seed)
         like = torch.zeros(label.shape[1:], device=label.device)
         # A noise divided by its slope is a distance in voxels from the surface on which it is 0.
         distances = []
@@ -86,7 +85,7 @@ class RandEnhancement(RandomizableTransform):
             slope = torch.stack(torch.gradient(noise)).square().sum(dim=0).sqrt()
             distances.append(noise / slope.clamp(min=1e-3))
         vessels = torch.exp(-0.5 * (distances[0].square() + distances[1].square()) / self._width**2)[None]
-        share = vessels * (brain & ~ventricle & (csf | (squared <= self.reach**2)))
+        share = vessels * (brain & ~ventricle & (csf | near_surface))
         if self._share > 0 and ventricle.any():
             plexus = random_noise(state, like, 3.0)[None]
             blobs = ventricle & (plexus > torch.quantile(plexus[ventricle], 1.0 - self._share))

@@ -2,16 +2,16 @@
 that know the labels."""
 
 from .deform import RandDeformation, RandDeformationd
-from .expansion import RandExpansion, RandMassEffectd, RandVentriclesd, expansion_field
+from .expansion import RandExpansion, RandExpansiond, RandVentriclesd, expansion_field
 from .flip import RandLateralFlip, RandLateralFlipd
 
 __all__ = [
     "RandDeformation",
     "RandDeformationd",
     "RandExpansion",
+    "RandExpansiond",
     "RandLateralFlip",
     "RandLateralFlipd",
-    "RandMassEffectd",
     "RandVentriclesd",
     "expansion_field",
 ]

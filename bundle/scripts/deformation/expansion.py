@@ -6,26 +6,24 @@ over a unit of time gives a deformation without folds (scaling and squaring, Ars
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.networks.blocks import DVF2DDF, Warp
 from monai.transforms import RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
 
 from ..appearance.blur import gaussian_blur
-from ..fluid import squared_depth
+from ..fluid import deeper_than
 from ..labels import LabelTable
 from ..randomness import RandDictionaryTransform
 
 # MONAI's Warp says at every start which of its two ways it takes; both give the same.
 warnings.filterwarnings("ignore", message="monai.networks.blocks.Warp: Using PyTorch native grid_sample")
 
-__all__ = ["RandExpansion", "RandMassEffectd", "RandVentriclesd", "expansion_field"]
+__all__ = ["RandExpansion", "RandExpansiond", "RandVentriclesd", "expansion_field"]
 
 
 def expansion_field(
@@ -98,35 +96,49 @@ class RandExpansion(RandomizableTransform):
         return convert_to_dst_type(self.warps[mode](volume[None], field)[0], img)[0]
 
 
-class _Expansiond(RandDictionaryTransform):
-    """Dictionary form of `RandExpansion`: one draw and one field for all keys. Subclasses say which region grows."""
+class RandExpansiond(RandDictionaryTransform):
+    """Dictionary form of `RandExpansion`: one draw and one field for all keys.
+
+    With an anomaly as the region it is mass effect: a lesion pushes the tissue around it in all volumes alike, so that what is
+    displaced stays healthy; the anomaly, among the keys, grows.
+
+    Args:
+        keys: items on one grid.
+        region_key: the item that grows.
+        mode: interpolation of each key, "nearest" for label maps.
+        allow_missing_keys: skip keys that the data does not have.
+        expansion: arguments of `RandExpansion`.
+    """
 
     def __init__(
         self,
         keys: KeysCollection,
+        region_key: str,
         mode: str | Sequence[str] = "bilinear",
         allow_missing_keys: bool = False,
         **expansion,
     ) -> None:
         super().__init__(keys, RandExpansion(**expansion), allow_missing_keys)
+        self.region_key = region_key
         self.mode = ensure_tuple_rep(mode, len(self.keys))
 
-    def region(self, data: Mapping[Hashable, torch.Tensor]) -> torch.Tensor:
-        raise NotImplementedError
+    def region(self, item: torch.Tensor) -> torch.Tensor:
+        """What grows, from the item that tells it."""
+        return item
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         self.transform.randomize()
         if not self.transform._do_transform:
             return d
-        region = self.region(d)
+        region = self.region(d[self.region_key])
         field = self.transform.field(region)
         for key, mode in self.key_iterator(d, self.mode):
             d[key] = self.transform(d[key], region, randomize=False, mode=mode, field=field)
         return d
 
 
-class RandVentriclesd(_Expansiond):
+class RandVentriclesd(RandExpansiond):
     """Widen or narrow the ventricles of a subject, and a little the deepest fissures, as age does.
 
     The ventricles are the CSF of a label map that lies deeper than `depth` below the surface of the brain, so that maps of
@@ -137,54 +149,16 @@ class RandVentriclesd(_Expansiond):
         labels: label scheme, with the tissue ``csf``.
         depth: voxels.
         label_key: label map.
-        mode: interpolation of each key, "nearest" for label maps.
-        allow_missing_keys: skip keys that the data does not have.
-        expansion: arguments of `RandExpansion`.
+        expansion: further arguments of `RandExpansiond`.
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        labels: LabelTable,
-        depth: float,
-        label_key: str = "label",
-        mode: str | Sequence[str] = "bilinear",
-        allow_missing_keys: bool = False,
-        **expansion,
+        self, keys: KeysCollection, labels: LabelTable, depth: float, label_key: str = "label", **expansion
     ) -> None:
-        super().__init__(keys, mode, allow_missing_keys, **expansion)
+        super().__init__(keys, label_key, **expansion)
         self.labels = labels
         self.depth = depth
-        self.label_key = label_key
 
-    def region(self, data: Mapping[Hashable, torch.Tensor]) -> torch.Tensor:
-        label_map: MetaTensor = data[self.label_key]
-        squared = squared_depth(convert_to_tensor(label_map, track_meta=False)[0] > 0, math.ceil(self.depth))
-        deep = squared[None, 1:-1, 1:-1, 1:-1] > self.depth**2
-        return deep & convert_to_tensor(self.labels.mask(label_map, "csf"), track_meta=False)
-
-
-class RandMassEffectd(_Expansiond):
-    """Let an anomaly push the tissue around it, in all volumes of a subject alike: what is displaced stays healthy.
-
-    Args:
-        keys: items on one grid, the anomaly among them, which grows.
-        anomaly_key: probability map of the anomaly.
-        mode: interpolation of each key, "nearest" for label maps.
-        allow_missing_keys: skip keys that the data does not have.
-        expansion: arguments of `RandExpansion`.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        anomaly_key: str = "anomaly",
-        mode: str | Sequence[str] = "bilinear",
-        allow_missing_keys: bool = False,
-        **expansion,
-    ) -> None:
-        super().__init__(keys, mode, allow_missing_keys, **expansion)
-        self.anomaly_key = anomaly_key
-
-    def region(self, data: Mapping[Hashable, torch.Tensor]) -> torch.Tensor:
-        return data[self.anomaly_key]
+    def region(self, item: torch.Tensor) -> torch.Tensor:
+        deep = deeper_than(convert_to_tensor(item, track_meta=False)[0] > 0, self.depth)
+        return deep & convert_to_tensor(self.labels.mask(item, "csf"), track_meta=False)

@@ -2,7 +2,7 @@
 
 from .anomaly import LESION_THRESHOLD, RandFluidAnomaly, RandFluidAnomalyd, perlin_seed, traced_seed
 from .perlin import perlin_noise, random_lattice
-from .potentials import curl, divergence, random_diffusivity, random_noise, random_velocity, squared_depth
+from .potentials import curl, deeper_than, divergence, random_diffusivity, random_noise, random_velocity
 from .transport import simulate
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "RandFluidAnomaly",
     "RandFluidAnomalyd",
     "curl",
+    "deeper_than",
     "divergence",
     "perlin_noise",
     "perlin_seed",
@@ -18,6 +19,5 @@ __all__ = [
     "random_noise",
     "random_velocity",
     "simulate",
-    "squared_depth",
     "traced_seed",
 ]

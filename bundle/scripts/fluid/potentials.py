@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from .perlin import perlin_noise, random_lattice
 
-__all__ = ["curl", "divergence", "edge_taper", "random_diffusivity", "random_noise", "random_velocity", "squared_depth"]
+__all__ = ["curl", "deeper_than", "divergence", "edge_taper", "random_diffusivity", "random_noise", "random_velocity"]
 
 
 def _coordinates(sizes, origin, cell_size, shift, like: torch.Tensor) -> list[torch.Tensor]:
@@ -71,6 +71,11 @@ def squared_depth(omega: torch.Tensor, limit: int) -> torch.Tensor:
             torch.minimum(nearest[:-k], shifted[k:], out=nearest[:-k])
         depth = nearest
     return depth.view_as(padded)
+
+
+def deeper_than(omega: torch.Tensor, depth: float) -> torch.Tensor:
+    """Cells further than `depth` voxels from the nearest cell outside Omega, see `squared_depth`; both ``(X, Y, Z)`` boolean."""
+    return squared_depth(omega, math.ceil(depth))[1:-1, 1:-1, 1:-1] > depth**2
 
 
 def edge_taper(omega: torch.Tensor, width: float) -> Iterator[torch.Tensor]:

@@ -152,11 +152,9 @@ class AnomalyScored(MapTransform):
         return sum(values.log() for values in differences.values()).div(len(differences)).exp()
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        modality, limit = data.get(self.modality_key), 1.0
+        modality, limit, usual = data.get(self.modality_key), 1.0, {}
         if self.calibration is not None:
             modality = known_as(modality, self.calibration.limit)
-        found = self.differences({**data, self.modality_key: modality})
-        if self.calibration is not None:
             if modality not in self.calibration.limit:
                 raise InputError(
                     f"the calibration knows {', '.join(self.calibration.limit)}, not {modality}; run calibrating with such scans, "
@@ -169,6 +167,7 @@ class AnomalyScored(MapTransform):
                     "the calibration out, with a --threshold of your own"
                 )
             limit, usual = self.calibration.limit[modality], self.calibration.usual[modality]
-            for key in usual:
-                found[key] = found[key] / usual[key](data[self.healthy_key], data[self.brain_key])
+        found = self.differences({**data, self.modality_key: modality})
+        for key in usual:
+            found[key] = found[key] / usual[key](data[self.healthy_key], data[self.brain_key])
         return {**data, self.score_key: self.combine(found) / limit}
