@@ -93,6 +93,23 @@ def test_a_modality_vector_is_what_tissues_look_like_anywhere(tissues):
     assert not ModalityVector()(scan, learned).requires_grad  # it teaches the tissues nothing
 
 
+def test_a_modality_vector_is_measured_where_a_tissue_is_deep_and_sure():
+    at = torch.stack(torch.meshgrid(*[torch.arange(24.0)] * 3, indexing="ij"))
+    distance = (at - 11.5).square().sum(dim=0).sqrt()
+    number = torch.where(distance > 10, 0, torch.where((distance > 8) | (distance < 4), 1, 2))  # a shell and a core of CSF
+    tissues = torch.nn.functional.one_hot(number, 4).movedim(-1, 0)[None].float()
+    scan = torch.where(distance < 4, 0.9, torch.where(number == 1, 0.2, 0.5))[None, None] * (number > 0)
+    doubted = tissues.clone()  # half of the core, and bright, might be gray matter as well
+    doubted[:, 1:3, 12:, 11:13, 11:13] = 0.5
+    scan[..., 12:14, 11:13, 11:13] = 0.0
+    assert float(ModalityVector()(scan, tissues)[0, 0]) < 0.4
+    vector = ModalityVector(depth=3, sure=0.9)(scan, doubted)[0]
+    torch.testing.assert_close(vector[[0, 1]], torch.tensor([0.9, 0.5]))
+    # Of a tissue that is never sure or deep, all counts.
+    whole = ModalityVector(depth=3, sure=0.9)(scan, 0.8 * tissues)
+    torch.testing.assert_close(whole, ModalityVector()(scan, 0.8 * tissues))
+
+
 def test_only_edges_of_the_scan_and_its_vector_reach_what_is_drawn():
     parser = parse(["guest.yaml", "methods/disentangled.yaml"], TINY_ANATOMY)
     network = parser.get_parsed_content("network_def").eval()
@@ -102,8 +119,9 @@ def test_only_edges_of_the_scan_and_its_vector_reach_what_is_drawn():
     assert 0.0 <= float(drawn.min()) and float(drawn.max()) <= 1.0
     # The same edges and the same vector: the scan itself does not count.
     hard, soft = network.anatomy(scan)
-    edges, vector = network.edges(hard), network.modality(scan, soft)
-    code = network.encoder(straight_through(network.restorer(edges))[0])
+    edges = network.edges(hard)
+    healthy, restored = straight_through(network.restorer(edges))
+    vector, code = network.modality(scan, torch.minimum(soft, restored)), network.encoder(healthy)
     torch.testing.assert_close(network.combiner(code, vector).clamp(0.0, 1.0), drawn)
     assert not edges.requires_grad
     network.reuse_modality = False

@@ -9,7 +9,7 @@ import torch
 from monai.networks.blocks import Convolution
 from skimage.feature import canny
 from torch import nn
-from torch.nn.functional import pad
+from torch.nn.functional import max_pool3d, pad
 
 __all__ = ["AnatomyEncoder", "Combiner", "DisentangledAnatomy", "ModalityVector", "canny_edges", "straight_through"]
 
@@ -84,13 +84,36 @@ class ModalityVector(nn.Module):
     It is measured, not learned. Networks that learned it told no contrast from another after 300 steps, neither from means over
     the brain nor from mean features of the tissues, and the combiner did without them.
 
+    Only voxels that are surely of a tissue and lie deep count, where there are any: on the surface of the brain a voxel is half air, and CSF,
+    of which much lies there, would look dark in a T2w.
+
+    Args:
+        depth: voxels from the nearest background, along the axes and their diagonals.
+        sure: least probability of a tissue.
+
     Shape:
         scans ``(B, 1, X, Y, Z)`` and their tissue probabilities ``(B, tissues, X, Y, Z)`` to ``(B, 2 (tissues - 1))``.
     """
 
+    def __init__(self, depth: int = 0, sure: float = 0.0) -> None:
+        super().__init__()
+        self.depth = depth
+        self.sure = sure
+
+    def counted(self, tissues: torch.Tensor) -> torch.Tensor:
+        """Weight of every voxel in the mean of each tissue, background left out."""
+        air = tissues[:, :1]
+        for axis in range(3):
+            size, margin = [1, 1, 1], [0, 0, 0]
+            size[axis], margin[axis] = 2 * self.depth + 1, self.depth
+            air = max_pool3d(air, size, stride=1, padding=margin)
+        share = tissues[:, 1:]
+        chosen = share * (share > self.sure) * (air < 0.5)
+        return torch.where(chosen.sum(dim=(2, 3, 4), keepdim=True) >= 1.0, chosen, share)
+
     def forward(self, scan: torch.Tensor, tissues: torch.Tensor) -> torch.Tensor:
         # What a scan looks like is not to teach what lies where.
-        share = tissues.detach()[:, 1:].float()
+        share = self.counted(tissues.detach().float())
         weight = share.sum(dim=(2, 3, 4)).clamp(min=1.0)
         mean, square = (
             torch.einsum("bxyz,btxyz->bt", values[:, 0].float(), share) / weight for values in (scan, scan.square())
@@ -210,6 +233,10 @@ class DisentangledAnatomy(nn.Module):
 
     def forward(self, scan: torch.Tensor) -> torch.Tensor:
         hard, soft = self.anatomy(scan)
-        vector = self.modality(scan, soft) if self.reuse_modality else self.usual_vector.expand(len(scan), -1)
-        healthy, _ = straight_through(self.restorer(self.edges(hard)))
+        healthy, restored = straight_through(self.restorer(self.edges(hard)))
+        if self.reuse_modality:
+            # Where scan and restoration name different tissues is a lesion, or an error of one of the two.
+            vector = self.modality(scan, torch.minimum(soft, restored))
+        else:
+            vector = self.usual_vector.expand(len(scan), -1)
         return self.combiner(self.encoder(healthy), vector).clamp(0.0, 1.0)
