@@ -1,6 +1,7 @@
 """The data of the released comparison: ``PYTHONPATH=bundle python -m studies.comparison runs/comparison_data``.
 
-Written: ``datalist.json``, and ``t1.json`` with its T1w alone, for ``run comparing``, and their scans, brain-extracted, at 1 mm.
+Written: ``datalist.json``, and ``t1.json`` and ``t1_t2.json`` with its T1w, and T1w and T2w, alone, for ``run comparing``, and their
+scans, brain-extracted, at 1 mm.
 
 - ``training``: the T1w of the people of ``healthy_split.json`` that train, and each of them as T2w, FLAIR and CT, which are made of
   the T1w by contrast curves: nobody here has a real healthy one;
@@ -111,8 +112,9 @@ def write_comparison(folder: Path) -> Path:
         lists["test"].append({**{k: v for k, v in scan.items() if k != "anatomy"}, **files})
     datalist = folder / "datalist.json"
     datalist.write_text(json.dumps(lists, indent=1))
-    t1 = {section: [scan for scan in scans if scan["modality"] == "t1"] for section, scans in lists.items()}
-    (folder / "t1.json").write_text(json.dumps(t1, indent=1))
+    for modalities in (["t1"], ["t1", "t2"]):
+        part = {section: [scan for scan in scans if scan["modality"] in modalities] for section, scans in lists.items()}
+        (folder / f"{'_'.join(modalities)}.json").write_text(json.dumps(part, indent=1))
     maps = {"training": [subject for subject in label_maps() if subject["subject"] not in HELD_OUT]}
     (folder / "label_maps.json").write_text(json.dumps(maps, indent=1))
     return datalist

@@ -159,7 +159,7 @@ def parts_of_other_files(content):
 def test_every_reference_of_every_config_resolves(path):
     base = dict.fromkeys(["multi_gpu_train", "evaluate", "demo", "paper", "released", "old_age"], "train")
     base |= {"judge": "inference", "gate": "inference", "calibrate": "inference", "toy": "compare"}
-    base |= dict.fromkeys(["comparison", "slice_ablation", "una_ablation"], "compare")
+    base |= dict.fromkeys(["anatomy_ablation", "comparison", "slice_ablation", "una_ablation"], "compare")
     if path.parent.name == "methods":
         parser = Guest(path.stem).parser
     else:
