@@ -59,7 +59,7 @@ def load_weights(network: torch.nn.Module, path: str | Path | None) -> torch.nn.
     """
     if path is None:
         return network
-    state = read_weights(path, "train first (run training), or give --checkpoint FILE")
+    state = read_weights(path, "train first (run training), or name weights that exist")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
