@@ -1,7 +1,7 @@
 """The data of the released comparison: ``PYTHONPATH=bundle python -m studies.comparison runs/comparison_data``.
 
-Written: ``datalist.json``, and ``t1.json`` and ``t1_t2.json`` with its T1w, and T1w and T2w, alone, for ``run comparing``, and their
-scans, brain-extracted, at 1 mm.
+Written: ``datalist.json``, and ``t1.json`` and ``t1_t2.json`` with its T1w, and T1w and T2w, alone, for ``run comparing``, and
+their scans, brain-extracted, at 1 mm.
 
 - ``training``: the T1w of the people of ``healthy_split.json`` that train, and each of them as T2w, FLAIR and CT, which are made of
   the T1w by contrast curves: nobody here has a real healthy one;

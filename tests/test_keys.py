@@ -85,8 +85,6 @@ OTHER = {
         "recontrast_prob": 0.5,
         "ventricle_prob": 0.5,
         "ventricle_change": [-1.0, 4.0],
-        "sulcus_prob": 0.5,
-        "sulcus_change": [-0.5, 2.0],
         "mass_effect_prob": 0.5,
         "enhancement_prob": 0.5,
         "compartments": [1, 3],

@@ -74,9 +74,10 @@ def save_volume(volume: MetaTensor, path: str | Path, dtype: Any, like: MetaTens
         for name in GEOMETRY:
             image.header[name] = np.asarray(known[name]).reshape(image.header[name].shape)
         image = nib.Nifti1Image(values, None, image.header)
+    # nibabel compresses with zlib, which takes most of the time of a scan of 0.4 mm; this is the same format, 20 times as fast.
     with whole_file(path) as partial, partial.open("wb") as stream:
-        # Compressing with zlib, as nibabel does, takes most of the time of a scan of 0.4 mm; this is the same format, 20 times as fast.
-        with IGzipFile(fileobj=stream, mode="wb", compresslevel=1, mtime=0) as packed:
+        # Neither name nor time stand in the file, so that equal volumes are equal files.
+        with IGzipFile("", "wb", compresslevel=1, fileobj=stream, mtime=0) as packed:
             image.to_stream(packed)
 
 

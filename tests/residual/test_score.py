@@ -15,6 +15,7 @@ from scripts.residual import (
     FillLesion,
     UsualError,
     difference,
+    extreme_of_other_side,
     load_calibration,
     scan_error,
 )
@@ -203,6 +204,45 @@ def test_only_brighter_voxels_count_where_lesions_are_bright(omega):
         data = {"expected": healthy, "scan": healthy + change, "brain": brain, "modality": modality}
         score = AnomalyScored("expected", brighter=["t2", "flair"])(data)["score"]
         assert torch.equal(score.as_tensor() > 0.1, found)
+
+
+def test_what_is_as_dark_on_the_other_side_is_anatomy():
+    """Two dark spaces that are nearly mirror images, a dark lesion on one side, and a bright one on both."""
+    healthy = torch.full((1, 40, 40, 40), 0.8)
+    brain = torch.zeros_like(healthy)
+    brain[:, 2:38, 2:38, 2:38] = 1.0
+    scan = healthy * brain
+    scan[:, 14:18, 14:22, 14:22] = 0.2  # mirrored: 22 to 26
+    scan[:, 23:27, 14:22, 14:22] = 0.2
+    scan[:, 12:16, 26:30, 14:22] = 0.2
+    scan[:, 12:28, 14:22, 26:30] = 1.0
+    scan[:, 3:6, 14:22, 14:22] = 0.2  # a sulcus on both sides, near the surface
+    scan[:, 34:37, 14:22, 14:22] = 0.2
+    data = {"scan": scan, "mirrored": scan.flip(1), "expected": healthy, "brain": brain, "modality": "t1"}
+    settings = {"symmetric": {"t1": 1, "t2": 1}, "brighter": ["t2"], "depth": 5}
+    score = AnomalyScored("expected", **settings)(data)["score"][0]
+    assert not score[14:18, 14:22, 14:22].any() and not score[23:27, 14:22, 14:22].any()
+    torch.testing.assert_close(score[12:16, 26:30, 14:22], torch.full((4, 4, 8), 0.6))
+    torch.testing.assert_close(score[12:28, 14:22, 26:30], torch.full((16, 8, 4), 0.2))
+    torch.testing.assert_close(score[3:6, 14:22, 14:22], torch.full((3, 8, 8), 0.6))
+    plain = AnomalyScored("expected", **settings)({**data, "modality": "ct"})["score"]
+    torch.testing.assert_close(plain, difference(scan, healthy, brain))
+    # The negative of the scan, in which only bright lesions count.
+    inverse = {
+        "scan": (1 - scan) * brain,
+        "mirrored": ((1 - scan) * brain).flip(1),
+        "expected": 1 - healthy,
+        "brain": brain,
+    }
+    bright = AnomalyScored("expected", **settings)({**inverse, "modality": "t2"})["score"][0]
+    assert not bright[14:18, 14:22, 14:22].any() and not bright[12:28, 14:22, 26:30].any()
+    torch.testing.assert_close(bright[12:16, 26:30, 14:22], torch.full((4, 4, 8), 0.6))
+    # A space that is deeper than that of the other side counts as far as it is deeper; nothing is black because it is outside.
+    scan[:, 14:18, 14:22, 14:22] = 0.05
+    score = AnomalyScored("expected", **settings)(data)["score"][0]
+    torch.testing.assert_close(score[15:17, 15:21, 15:21], torch.full((2, 6, 6), 0.15))
+    darkest = extreme_of_other_side(scan.flip(1) * (healthy.cumsum(1) > 16), brain, 1, 5)[0]  # one half is cut off
+    assert float(darkest.min()) >= 0.05 and darkest[:3].isinf().all()
 
 
 def test_a_calibration_belongs_to_its_weights(tmp_path):

@@ -27,7 +27,7 @@ __all__ = ["RandExpansion", "RandExpansiond", "RandVentriclesd", "expansion_fiel
 
 
 def expansion_field(
-    region: torch.Tensor, amount: float, scale: float, asymmetry: float = 0.0, evenness: float = 0.0, squarings: int = 5
+    region: torch.Tensor, amount: float, scale: float, asymmetry: float = 0.0, squarings: int = 5
 ) -> torch.Tensor:
     """Where to sample a volume so that a region in it grows.
 
@@ -36,8 +36,6 @@ def expansion_field(
         amount: voxels by which the tissue moves at most; a negative one lets the region shrink.
         scale: voxels, standard deviation of the blur: how far away the region is felt.
         asymmetry: share by which the first half of the first axis moves more, and the second half less, -1 to 1.
-        evenness: a wall whose blurred mask is as steep as this share below the steepest moves as much as that one; 0 moves what
-            is thin the least.
         squarings: of the integration; 2 to their power is the number of its steps.
 
     Returns:
@@ -45,10 +43,9 @@ def expansion_field(
     """
     blurred = gaussian_blur(region.float(), scale)[0]
     velocity = torch.stack(torch.gradient(blurred))
-    slope = velocity.square().sum(dim=0).sqrt()
-    largest = slope.amax()
+    largest = velocity.square().sum(dim=0).sqrt().amax()
     if largest > 0:
-        velocity = velocity * (amount / slope.clamp(min=(1.0 - evenness) * float(largest)))
+        velocity = velocity * (amount / largest)
         if asymmetry:
             place = torch.arange(len(blurred), device=blurred.device, dtype=blurred.dtype)
             mass = blurred.sum(dim=(1, 2))
@@ -64,26 +61,17 @@ class RandExpansion(RandomizableTransform):
         amount: range in voxels, see `expansion_field`.
         scale: see `expansion_field`.
         asymmetry: largest share by which left and right differ.
-        evenness: see `expansion_field`.
         prob: probability of a deformation.
 
     Returns (of a call):
         ``(C, X, Y, Z)``, type and meta data of the input. Values outside of the volume are 0.
     """
 
-    def __init__(
-        self,
-        amount: tuple[float, float],
-        scale: float,
-        asymmetry: float = 0.0,
-        evenness: float = 0.0,
-        prob: float = 1.0,
-    ) -> None:
+    def __init__(self, amount: tuple[float, float], scale: float, asymmetry: float = 0.0, prob: float = 1.0) -> None:
         super().__init__(prob)
         self.amount = amount
         self.scale = scale
         self.asymmetry = asymmetry
-        self.evenness = evenness
         self.warps = {mode: Warp(mode, "zeros") for mode in ("bilinear", "nearest")}
 
     def randomize(self, data=None) -> None:
@@ -94,7 +82,7 @@ class RandExpansion(RandomizableTransform):
     def field(self, region: torch.Tensor) -> torch.Tensor:
         """The displacement of the current draw for a region, see `expansion_field`."""
         plain = convert_to_tensor(region, track_meta=False)
-        return expansion_field(plain, self._amount, self.scale, self._asymmetry, self.evenness)
+        return expansion_field(plain, self._amount, self.scale, self._asymmetry)
 
     def __call__(
         self, img: torch.Tensor, region: torch.Tensor, randomize: bool = True, mode: str = "bilinear", field=None
@@ -151,7 +139,7 @@ class RandExpansiond(RandDictionaryTransform):
 
 
 class RandVentriclesd(RandExpansiond):
-    """Widen or narrow the ventricles of a subject, and a little the deepest fissures, as age does; with a depth of 0 all CSF.
+    """Widen or narrow the ventricles of a subject, and a little the deepest fissures, as age does.
 
     The ventricles are the CSF of a label map that lies deeper than `depth` below the surface of the brain, so that maps of
     three tissues will do.

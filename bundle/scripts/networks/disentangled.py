@@ -84,8 +84,8 @@ class ModalityVector(nn.Module):
     It is measured, not learned. Networks that learned it told no contrast from another after 300 steps, neither from means over
     the brain nor from mean features of the tissues, and the combiner did without them.
 
-    Only voxels that are surely of a tissue and lie deep count, where there are any: on the surface of the brain a voxel is half air, and CSF,
-    of which much lies there, would look dark in a T2w.
+    Only voxels that are surely of a tissue and lie deep count, where there are any: on the surface of the brain a voxel is half
+    air, and CSF, of which much lies there, would look dark in a T2w.
 
     Args:
         depth: voxels from the nearest background, along the axes and their diagonals.

@@ -4,6 +4,7 @@ from .calibrated import AnomalyScored, Calibration, difference, load_calibration
 from .contrast import MatchContrast, MatchContrastd
 from .filling import FillLesion, FillLesiond
 from .measures import Absolute, Dissimilarity, Fusion, Mahalanobis, Perceptual, Product, Residuald, Squared
+from .symmetric import extreme_of_other_side
 from .usual_error import UsualError, scan_error
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Squared",
     "UsualError",
     "difference",
+    "extreme_of_other_side",
     "load_calibration",
     "scan_error",
 ]

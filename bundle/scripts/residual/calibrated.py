@@ -14,6 +14,7 @@ from monai.transforms import MapTransform
 from ..errors import InputError
 from ..modalities import known_as
 from ..saving import file_hash
+from .symmetric import extreme_of_other_side
 from .usual_error import UsualError, scan_error
 
 __all__ = [
@@ -24,15 +25,27 @@ __all__ = [
 ]
 
 
-def difference(image: torch.Tensor, healthy: torch.Tensor, brain: torch.Tensor, brighter: bool = False) -> torch.Tensor:
+def difference(
+    image: torch.Tensor,
+    healthy: torch.Tensor,
+    brain: torch.Tensor,
+    brighter: bool = False,
+    other_side: torch.Tensor | None = None,
+) -> torch.Tensor:
     """|scan - healthy| inside the brain (paper Sec. 5.3), not negative. Meaningful where both have one contrast.
 
     Args:
         image, healthy: ``(1, X, Y, Z)``, on one scale.
         brain: mask of the same shape.
         brighter: only what is brighter than the healthy brain counts.
+        other_side: what is darker than the healthy brain counts as far as it is darker than this, too; with `brighter`, what is
+            brighter. See `extreme_of_other_side`.
     """
     off = image - healthy
+    if other_side is not None and brighter:
+        off = torch.minimum(off, (image - other_side).clamp(min=0.0))
+    elif other_side is not None:
+        off = torch.where(off < 0, torch.maximum(off, (image - other_side).clamp(max=0.0)), off)
     return (off.clamp(min=0.0) if brighter else off.abs()) * (brain > 0)
 
 
@@ -90,6 +103,10 @@ class AnomalyScored(MapTransform):
     divided by the limit of the calibration, below which healthy scans stay. So both references must see an anomaly: one alone is
     often wrong. With one reference and without a calibration the score is the difference itself.
 
+    In the modalities that are `symmetric` what is dark (of those that are `brighter`, what is bright) counts as far as the other
+    side of the brain is not the same, see `extreme_of_other_side`: wide ventricles are the usual false finding of old age, and a
+    large lesion is rarely on both sides.
+
     Args:
         keys: the references, each a healthy scan in the scan's own contrast, as a match of contrasts or the network gives it.
         only: by modality, the references that count, where not all of them do.
@@ -101,6 +118,9 @@ class AnomalyScored(MapTransform):
         calibration: a `Calibration`, or None.
         weighed: modalities whose difference is weighed by the scan itself.
         brighter: modalities in which only what is brighter than the healthy brain counts.
+        symmetric: by modality in which the other side counts, the reach in voxels, see `extreme_of_other_side`.
+        mirrored_key: the mirrored scan.
+        depth: voxels, see `extreme_of_other_side`.
 
     Raises:
         InputError: when the calibration does not know the modality, or was made with other references.
@@ -118,6 +138,9 @@ class AnomalyScored(MapTransform):
         calibration: Calibration | None = None,
         weighed: Sequence[str] = (),
         brighter: Sequence[str] = (),
+        symmetric: Mapping[str, int] | None = None,
+        mirrored_key: str = "mirrored",
+        depth: float = 5.0,
     ) -> None:
         super().__init__(keys)
         self.only = only or {}
@@ -129,6 +152,9 @@ class AnomalyScored(MapTransform):
         self.calibration = calibration
         self.weighed = tuple(weighed)
         self.brighter = tuple(brighter)
+        self.symmetric = dict(symmetric or {})
+        self.mirrored_key = mirrored_key
+        self.depth = depth
 
     def references(self, modality: str | None) -> tuple[Hashable, ...]:
         """Keys of the references that count in a modality."""
@@ -137,9 +163,12 @@ class AnomalyScored(MapTransform):
     def differences(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         """By reference, the difference of the scan from it, weighed by the scan itself where that is wanted."""
         image, brain, modality = data[self.image_key], data[self.brain_key], data.get(self.modality_key)
-        found = {}
+        found, brighter, other_side = {}, modality in self.brighter, None
+        if modality in self.symmetric:
+            reach = self.symmetric[modality]
+            other_side = extreme_of_other_side(data[self.mirrored_key], brain, reach, self.depth, brightest=brighter)
         for key in self.references(modality):
-            found[key] = difference(image, data[key], brain, modality in self.brighter)
+            found[key] = difference(image, data[key], brain, brighter, other_side)
             if modality in self.weighed:
                 found[key] = found[key] / scan_error(image - data[key], data[self.healthy_key], brain)
         return found
