@@ -1,8 +1,8 @@
 """Small and large simulated lesions, for the targets of quality in ``bundle/docs/README.md``.
 
 ``PYTHONPATH=bundle python -m studies.quality runs/quality`` writes ``datalist.json`` for ``run judging``. Each of the eight people
-of ``healthy_split.json`` that test gets a lesion of 0.1 to 1 ml as T1w, T2w and FLAIR, and one of 2 to 50 ml as T1w. The lesions are
-painted as those of `studies.comparison`; the healthy T1w is the truth of the reconstruction.
+of ``healthy_split.json`` that test gets a lesion of 0.1 to 1 ml as T1w, T2w and FLAIR, and one of 2 to 50 ml as T1w. The lesions
+are painted as those of `studies.comparison`; the healthy T1w is the truth of the reconstruction.
 
 ``PYTHONPATH=bundle python -m studies.quality runs/quality FOLDER`` prints what ``run judging`` wrote to that folder: how many
 lesions were met by the mask, recall of their voxels, average precision, and in large lesions the PSNR of reconstruction, scan and

@@ -1,5 +1,7 @@
 """Many scans, some of them bad: each bad one is named, no good one is lost, and no file is half written."""
 
+import gzip
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -119,6 +121,16 @@ def test_integers_are_rounded_not_cut(tmp_path):
     mask = MetaTensor(torch.tensor([0.0, 0.4, 0.99999, 1.00001]).reshape(1, 2, 2, 1), affine=torch.eye(4))
     save_volume(mask, tmp_path / "mask.nii.gz", np.uint8)
     assert nib.load(tmp_path / "mask.nii.gz").get_fdata().ravel().tolist() == [0, 0, 1, 1]
+
+
+def test_equal_volumes_are_equal_files_that_any_gzip_reads(tmp_path):
+    values = torch.rand(1, 30, 31, 32, generator=torch.Generator().manual_seed(0))
+    for name in ("one", "other"):
+        save_volume(MetaTensor(values, affine=torch.eye(4)), tmp_path / f"{name}.nii.gz", np.float32)
+    one, other = ((tmp_path / f"{name}.nii.gz").read_bytes() for name in ("one", "other"))
+    assert one == other
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(one))
+    assert np.array_equal(image.get_fdata(dtype=np.float32), values[0].numpy())
 
 
 def test_results_stay_inside_of_the_output_folder(tmp_path):
