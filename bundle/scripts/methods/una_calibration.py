@@ -63,7 +63,9 @@ class ConformalLimit(CaseHandler):
         person = {"healthy": healthy.cpu().half(), "brain": brain.cpu().half()}
         person["differences"] = {key: convert_to_tensor(v, track_meta=False).cpu().half() for key, v in found.items()}
         if case["modality"] not in self.score.weighed:
-            person["sums"] = {key: UsualError.sums(values, healthy, brain) for key, values in found.items()}
+            # What both sides have in common does not count, but it is usual: else little of it would be too much.
+            plain = self.score.differences(case, both_sides=False)
+            person["sums"] = {key: UsualError.sums(values, healthy, brain) for key, values in plain.items()}
         self.people[case["modality"]].append(person)
 
     def write(self, engine: Engine) -> None:

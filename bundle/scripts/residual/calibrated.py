@@ -160,11 +160,18 @@ class AnomalyScored(MapTransform):
         """Keys of the references that count in a modality."""
         return tuple(self.only.get(modality, self.keys))
 
-    def differences(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """By reference, the difference of the scan from it, weighed by the scan itself where that is wanted."""
+    def differences(
+        self, data: Mapping[Hashable, torch.Tensor], both_sides: bool = True
+    ) -> dict[Hashable, torch.Tensor]:
+        """By reference, the difference of the scan from it, weighed by the scan itself where that is wanted.
+
+        Args:
+            data: a case with the references.
+            both_sides: False leaves the other side out, for what is usual at a place.
+        """
         image, brain, modality = data[self.image_key], data[self.brain_key], data.get(self.modality_key)
         found, brighter, other_side = {}, modality in self.brighter, None
-        if modality in self.symmetric:
+        if both_sides and modality in self.symmetric:
             reach = self.symmetric[modality]
             other_side = extreme_of_other_side(data[self.mirrored_key], brain, reach, self.depth, brightest=brighter)
         for key in self.references(modality):
