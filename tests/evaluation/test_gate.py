@@ -129,6 +129,22 @@ def test_calibrating_writes_what_the_score_needs(omega, tmp_path):
     assert float(LesionMask(1.0, 0.0)(SmoothScore(1.0)(found)).sum()) > 250
 
 
+def test_what_both_sides_have_in_common_is_usual_and_does_not_count(omega, tmp_path):
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(b"weights")
+    known = {}
+    for name, symmetric in (("plain", {}), ("both", {"t1": 0})):
+        handler = ConformalLimit(
+            AnomalyScored(["expected"], symmetric=symmetric, depth=3), tmp_path / name, weights, 1.0, 0.0, 0.1, 0.8, 0.1
+        )
+        run_through(
+            handler, [{**person, "mirrored": person["scan"]} for person in (case(omega, 0.05, s) for s in range(6))]
+        )
+        known[name] = json.loads((tmp_path / name / "calibration.json").read_text())["modalities"]["t1"]
+    assert known["plain"]["usual"] == known["both"]["usual"]
+    assert known["both"]["limit"] < known["plain"]["limit"]
+
+
 def test_the_gate_writes_its_tables_and_says_what_was_missed(omega, tmp_path):
     cases = []
     for seed, size in enumerate((0, 0, 9)):
