@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
+from monai.utils import convert_to_tensor
 
 from ..fluid import LESION_THRESHOLD
 
@@ -152,7 +153,7 @@ def detection_figure(
     """
     upright = Orientation("RAS", labels=None)
     turned = [
-        upright(MetaTensor(torch.as_tensor(v).cpu().float(), affine=torch.as_tensor(affine)))
+        upright(MetaTensor(convert_to_tensor(v, track_meta=False).cpu().float(), affine=torch.as_tensor(affine)))
         for v in (scan, healthy, score, lesion, lesion if truth is None else truth)
     ]
     shown = {"spacing": affine_to_spacing(turned[0].affine).tolist()}
