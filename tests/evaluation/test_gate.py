@@ -143,6 +143,14 @@ def test_what_both_sides_have_in_common_is_usual_and_does_not_count(omega, tmp_p
         known[name] = json.loads((tmp_path / name / "calibration.json").read_text())["modalities"]["t1"]
     assert known["plain"]["usual"] == known["both"]["usual"]
     assert known["both"]["limit"] < known["plain"]["limit"]
+    # Its limit holds for a score with the other side only; one that was found without is a safe one for both.
+    person = case(omega, 0.05, 7)
+    person["mirrored"] = person["scan"]
+    of_both, of_plain = (load_calibration(tmp_path / name / "calibration.json", weights) for name in ("both", "plain"))
+    score = AnomalyScored(["expected"], symmetric={"t1": 0}, depth=0, calibration=of_plain)(person)["score"]
+    assert score.any() and not score[person["scan"] < person["expected"]].any()
+    with pytest.raises(InputError, match="have in common within 0 voxels"):
+        AnomalyScored(["expected"], calibration=of_both)(person)
 
 
 def test_the_gate_writes_its_tables_and_says_what_was_missed(omega, tmp_path):

@@ -75,6 +75,8 @@ class ConformalLimit(CaseHandler):
             limits, usual = zip(*pairs)
             limit = max(split_conformal(limits, self.promise["share"]), split_conformal(usual, 0.5))
             known = {"limit": limit, "people": len(people), "references": self.score.references(modality)}
+            if modality in self.score.symmetric:
+                known["reach"] = self.score.symmetric[modality]
             known["limits"] = [round(value, 4) for value in sorted(limits)]
             known["usual"] = {key: np.round(usual.table, 6).tolist() for key, usual in self._usual(people).items()}
             modalities[modality] = known

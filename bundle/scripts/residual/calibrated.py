@@ -54,13 +54,15 @@ class Calibration:
 
     Args:
         modalities: by modality, ``limit`` (the score that becomes 1), ``references``, the keys of the references of the score,
-            and ``usual``, by reference the table of a `UsualError`, empty for modalities that are weighed by the scan itself.
+            ``reach``, where the other side counted (see `AnomalyScored`), and ``usual``, by reference the table of a `UsualError`,
+            empty for modalities that are weighed by the scan itself.
         about: what it rests on: the promise, the hash of the weights.
     """
 
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
         self.about = dict(about)
         self.references = {name: tuple(known["references"]) for name, known in modalities.items()}
+        self.reach = {name: known.get("reach") for name, known in modalities.items()}
         self.usual = {
             name: {reference: UsualError(table) for reference, table in known["usual"].items()}
             for name, known in modalities.items()
@@ -201,6 +203,13 @@ class AnomalyScored(MapTransform):
                     f"the calibration compares a {modality} with {', '.join(self.calibration.references[modality])}, not with "
                     f"{', '.join(self.references(modality))}; run calibrating with these references, or leave "
                     "the calibration out, with a --threshold of your own"
+                )
+            reach = self.calibration.reach[modality]
+            # A limit that was found without the other side is a safe one with it.
+            if reach is not None and reach != self.symmetric.get(modality):
+                raise InputError(
+                    f"the calibration leaves out what both sides of a {modality} have in common within {reach} voxels, this score "
+                    "does not; run calibrating with the same symmetric_reach"
                 )
             limit, usual = self.calibration.limit[modality], self.calibration.usual[modality]
         found = self.differences({**data, self.modality_key: modality})
