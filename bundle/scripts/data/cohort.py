@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
+from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
+
+from ..saving import save_volume, write_whole
 
 __all__ = ["as_new_subject", "write_cohort"]
 
@@ -71,13 +73,11 @@ def write_cohort(
         )
         entry: dict[str, Any] = {"subject": case, "mirror_transform": mirror_transform.tolist()}
         for key, item in COHORT.items():
-            values = convert_to_tensor(sample[item], track_meta=False)[0].cpu().numpy()
             file = Path(case) / f"{case}_{key}.nii.gz"
-            nib.save(
-                nib.Nifti1Image(values.astype(np.int16 if key == "label" else np.float32), affine), output_dir / file
-            )
+            volume = MetaTensor(convert_to_tensor(sample[item], track_meta=False)[:1].float(), affine=affine)
+            save_volume(volume, output_dir / file, np.int16 if key == "label" else np.float32)
             entry[key] = str(file)
         entries.append(entry)
     datalist = output_dir / "datalist.json"
-    datalist.write_text(json.dumps({"test": entries}, indent=1))
+    write_whole(datalist, json.dumps({"test": entries}, indent=1))
     return datalist

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from ..errors import InputError
 from ..report.figures import detection_figure
+from ..saving import write_whole
 from ..volumes import voxel_ml
 from .handler import CaseHandler
 
@@ -148,10 +149,10 @@ class HealthyGate(CaseHandler):
     def write(self, engine: Engine) -> None:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         cases = pd.DataFrame(self.cases)
-        cases.to_csv(self.output_dir / "gate.csv", index=False)
-        pd.DataFrame(self.findings).to_csv(self.output_dir / "findings.csv", index=False)
+        write_whole(self.output_dir / "gate.csv", cases.to_csv(index=False))
+        write_whole(self.output_dir / "findings.csv", pd.DataFrame(self.findings).to_csv(index=False))
         summary = gate_summary(cases, **self.targets)
-        (self.output_dir / "gate.json").write_text(json.dumps({"targets": self.targets, **summary}, indent=1))
+        write_whole(self.output_dir / "gate.json", json.dumps({"targets": self.targets, **summary}, indent=1))
         engine.logger.info(
             f"{len(cases)} healthy scans: {self.output_dir / 'gate.csv'}\n{pd.DataFrame(summary).T.to_string()}"
         )

@@ -18,6 +18,7 @@ from monai.transforms import CropForeground, ResampleToMatch
 
 from ..errors import InputError
 from ..report.figures import detection_figure
+from ..saving import write_whole
 from ..volumes import voxel_ml
 from .errors import psnr_in_lesion, region_errors
 from .handler import CaseHandler
@@ -105,8 +106,8 @@ class Judgement(CaseHandler):
     def write(self, engine: Engine) -> None:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         table = pd.DataFrame(self.rows).set_index("subject")
-        table.to_csv(self.output_dir / "cases.csv")
-        (self.output_dir / "cases.json").write_text(json.dumps(self.rows, indent=1))
+        write_whole(self.output_dir / "cases.csv", table.to_csv())
+        write_whole(self.output_dir / "cases.json", json.dumps(self.rows, indent=1))
         similar = pd.DataFrame(
             [
                 {"one": one, "other": other, "ssim": self._similarity(one, other)}
@@ -115,7 +116,7 @@ class Judgement(CaseHandler):
             ],
             columns=["one", "other", "ssim"],
         )
-        similar.to_csv(self.output_dir / "similarity.csv", index=False)
+        write_whole(self.output_dir / "similarity.csv", similar.to_csv(index=False))
         engine.logger.info(
             f"{len(table)} scans judged: {self.output_dir / 'cases.csv'}\n{table.T.round(3).to_string()}"
             + (f"\n{similar.round(3).to_string(index=False)}" if len(similar) else "")

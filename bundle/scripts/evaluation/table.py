@@ -10,6 +10,7 @@ from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.utils import string_list_all_gather
 
+from ..saving import write_whole
 from .errors import RegionErrors
 
 __all__ = ["ErrorTable"]
@@ -45,7 +46,7 @@ class ErrorTable:
         table.insert(0, "subject", subjects)
         table.index.name = "case"
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        table.to_csv(self.output_dir / "errors.csv")
+        write_whole(self.output_dir / "errors.csv", table.to_csv())
         numbers = table[self.metric.columns]
         summary = {
             column: {
@@ -55,7 +56,7 @@ class ErrorTable:
             }
             for column in self.metric.columns
         }
-        (self.output_dir / "errors.json").write_text(json.dumps(summary, indent=1))
+        write_whole(self.output_dir / "errors.json", json.dumps(summary, indent=1))
         engine.logger.info(f"errors of {len(table)} cases: {self.output_dir / 'errors.csv'}\n{_layout(summary)}")
 
 

@@ -210,7 +210,7 @@ def prepare_subject(
         "reference_to_scan": motions,
         "summary": rows,
     }
-    (anat / record_path.name).write_text(json.dumps(record, indent=1, default=str))
+    write_whole(anat / record_path.name, json.dumps(record, indent=1, default=str))
     if folder.exists():
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int
     }.items():
         write_whole(output_dir / name, json.dumps(content, indent=1))
     summary = "summary.csv" if rank == 0 else f"summary_{rank}.csv"
-    pd.DataFrame(rows).to_csv(output_dir / summary, index=False)
+    write_whole(output_dir / summary, pd.DataFrame(rows).to_csv(index=False))
 
 
 def prepare_cohort(

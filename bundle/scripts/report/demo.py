@@ -19,6 +19,7 @@ from ..appearance import ScaleToUnit
 from ..errors import InputError
 from ..evaluation import psnr_in_lesion
 from ..fluid import LESION_THRESHOLD, RandFluidAnomaly
+from ..saving import write_whole
 from .figures import detection_figure, film_strip, loss_figure, sample_figure
 
 __all__ = ["demo_report"]
@@ -171,9 +172,9 @@ def demo_report(
         "findings": [numbers for _, numbers in cases],
         "pictured": finding["case"],
     }
-    (output_dir / "report.json").write_text(json.dumps(content, indent=1))
+    write_whole(output_dir / "report.json", json.dumps(content, indent=1))
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("demo.html")
-    (output_dir / "report.html").write_text(page.render(**content))
+    write_whole(output_dir / "report.html", page.render(**content))
     return output_dir / "report.html"

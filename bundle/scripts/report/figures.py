@@ -21,6 +21,7 @@ from monai.transforms import Orientation
 from monai.utils import convert_to_tensor
 
 from ..fluid import LESION_THRESHOLD
+from ..saving import whole_file
 
 __all__ = [
     "detection_figure",
@@ -70,8 +71,8 @@ def _centre(mask: np.ndarray) -> list[int]:
 
 
 def _save(figure: plt.Figure, path: str | Path) -> Path:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, facecolor="white", bbox_inches="tight")
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=150, facecolor="white", bbox_inches="tight")
     plt.close(figure)
     return Path(path)
 
