@@ -237,6 +237,9 @@ def test_what_is_as_dark_on_the_other_side_is_anatomy():
     bright = AnomalyScored("expected", **settings)({**inverse, "modality": "t2"})["score"][0]
     assert not bright[14:18, 14:22, 14:22].any() and not bright[12:28, 14:22, 26:30].any()
     torch.testing.assert_close(bright[12:16, 26:30, 14:22], torch.full((4, 4, 8), 0.6))
+    # What is too narrow on the other side says nothing: the 4 voxels of a space hold a cube of 3, but none of 5.
+    wide, narrow = (AnomalyScored("expected", **settings, radius=radius)(data)["score"][0] for radius in (1, 2))
+    assert not wide[14:18, 14:22, 14:22].any() and float(narrow[14:18, 14:22, 14:22].min()) > 0.5
     # A space that is deeper than that of the other side counts as far as it is deeper; nothing is black because it is outside.
     scan[:, 14:18, 14:22, 14:22] = 0.05
     score = AnomalyScored("expected", **settings)(data)["score"][0]

@@ -122,7 +122,7 @@ class AnomalyScored(MapTransform):
         brighter: modalities in which only what is brighter than the healthy brain counts.
         symmetric: by modality in which the other side counts, the reach in voxels, see `extreme_of_other_side`.
         mirrored_key: the mirrored scan.
-        depth: voxels, see `extreme_of_other_side`.
+        depth, radius: voxels, see `extreme_of_other_side`.
 
     Raises:
         InputError: when the calibration does not know the modality, or was made with other references.
@@ -142,7 +142,8 @@ class AnomalyScored(MapTransform):
         brighter: Sequence[str] = (),
         symmetric: Mapping[str, int] | None = None,
         mirrored_key: str = "mirrored",
-        depth: float = 5.0,
+        depth: float = 0.0,
+        radius: int = 0,
     ) -> None:
         super().__init__(keys)
         self.only = only or {}
@@ -157,6 +158,7 @@ class AnomalyScored(MapTransform):
         self.symmetric = dict(symmetric or {})
         self.mirrored_key = mirrored_key
         self.depth = depth
+        self.radius = radius
 
     def references(self, modality: str | None) -> tuple[Hashable, ...]:
         """Keys of the references that count in a modality."""
@@ -174,8 +176,8 @@ class AnomalyScored(MapTransform):
         image, brain, modality = data[self.image_key], data[self.brain_key], data.get(self.modality_key)
         found, brighter, other_side = {}, modality in self.brighter, None
         if both_sides and modality in self.symmetric:
-            reach = self.symmetric[modality]
-            other_side = extreme_of_other_side(data[self.mirrored_key], brain, reach, self.depth, brightest=brighter)
+            place = {"reach": self.symmetric[modality], "depth": self.depth, "radius": self.radius}
+            other_side = extreme_of_other_side(data[self.mirrored_key], brain, **place, brightest=brighter)
         for key in self.references(modality):
             found[key] = difference(image, data[key], brain, brighter, other_side)
             if modality in self.weighed:

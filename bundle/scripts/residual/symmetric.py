@@ -12,17 +12,19 @@ __all__ = ["extreme_of_other_side"]
 
 
 def extreme_of_other_side(
-    mirrored: torch.Tensor, brain: torch.Tensor, reach: int, depth: float, brightest: bool = False
+    mirrored: torch.Tensor, brain: torch.Tensor, reach: int, depth: float, radius: int = 0, brightest: bool = False
 ) -> torch.Tensor:
-    """The darkest tissue near the same place of the other side, or the brightest.
+    """The darkest space near the same place of the other side, or the brightest.
 
-    A scan that is no darker there shows a ventricle or a fissure that is as wide on both sides, not a lesion.
+    A scan that is no darker there shows a ventricle or a cistern that is as wide on both sides, not a lesion. A sulcus of the other side
+    says nothing: it is too narrow to be such a space, and a morphological closing takes it away.
 
     Args:
         mirrored: ``(1, X, Y, Z)``, the scan mirrored at its mid-sagittal plane, 0 outside of its brain.
         brain: mask of the same shape.
         reach: voxels along each axis: both sides are never quite equal.
-        depth: voxels below the surface of the brain, above which the other side tells nothing: sulci differ between both sides.
+        depth: voxels below the surface of the brain, above which the other side tells nothing.
+        radius: voxels; only a space counts in which a cube of 2 `radius` + 1 fits.
         brightest: for contrasts with bright CSF.
 
     Returns:
@@ -31,5 +33,10 @@ def extreme_of_other_side(
     values, inside = (convert_to_tensor(volume, track_meta=False) for volume in (mirrored, brain))
     sign = 1.0 if brightest else -1.0
     tissue = torch.where(values > 0, sign * values.float(), -torch.inf)
-    extreme = max_pool3d(tissue[None], 2 * reach + 1, stride=1, padding=reach)[0]
+    inner = -_largest(-tissue, radius)
+    extreme = _largest(inner, radius + reach)
     return sign * torch.where(deeper_than(inside[0] > 0, depth), extreme, -torch.inf)
+
+
+def _largest(values: torch.Tensor, reach: int) -> torch.Tensor:
+    return max_pool3d(values[None], 2 * reach + 1, stride=1, padding=reach)[0]
