@@ -16,8 +16,8 @@ def extreme_of_other_side(
 ) -> torch.Tensor:
     """The darkest space near the same place of the other side, or the brightest.
 
-    A scan that is no darker there shows a ventricle or a cistern that is as wide on both sides, not a lesion. A sulcus of the other side
-    says nothing: it is too narrow to be such a space, and a morphological closing takes it away.
+    A scan that is no darker there shows a ventricle or a cistern that is as wide on both sides, not a lesion. A sulcus of the
+    other side says nothing: it is too narrow to be such a space, and a morphological closing takes it away.
 
     Args:
         mirrored: ``(1, X, Y, Z)``, the scan mirrored at its mid-sagittal plane, 0 outside of its brain.
