@@ -50,7 +50,12 @@ class DeskFolder(LocalDatastore):
     @staticmethod
     def _set_unreadable_aside(folder: Path) -> None:
         files = [folder / INDEX] if (folder / INDEX).is_file() else []
-        labels = sorted(path for path in folder.glob("labels/*/*") if path.suffix != ".unreadable" and path.is_file())
+        # What a killed process left half written begins with a dot; it is no label, and nobody has lost one.
+        labels = sorted(
+            path
+            for path in folder.glob("labels/*/*")
+            if path.is_file() and path.suffix != ".unreadable" and not path.name.startswith(".")
+        )
         for path in [*files, *labels]:
             try:
                 _read_through(path)

@@ -85,6 +85,15 @@ def test_a_kill_while_labels_are_stored_leaves_the_old_or_the_new_one(folder, tm
         assert set(desk.list_images()) == {"a", "b"} and not list(folder.rglob("*.unreadable"))
 
 
+def test_what_a_kill_left_half_written_is_no_label(folder, tmp_path, caplog):
+    desk = store(folder)
+    desk.save_label("a", str(mask(tmp_path / "one.nii.gz", 2)), "final", {})
+    (folder / "labels/final/.123.a.nii.gz").touch()
+    desk = store(folder)
+    assert desk.get_labeled_images() == ["a"] and nib.load(desk.get_label_uri("a", "final")).get_fdata()[0, 0, 0] == 2
+    assert not list(folder.rglob("*.unreadable")) and "cannot be read" not in caplog.text
+
+
 def test_an_index_cut_in_half_is_built_again_from_the_files(folder, tmp_path, caplog):
     store(folder).save_label("a", str(mask(tmp_path / "one.nii.gz", 2)), "final", {})
     index = folder / "datastore_v2.json"
