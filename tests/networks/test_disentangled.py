@@ -96,9 +96,8 @@ def test_a_modality_vector_is_what_tissues_look_like_anywhere(tissues):
 def test_a_modality_vector_is_measured_where_a_tissue_is_deep_and_sure():
     at = torch.stack(torch.meshgrid(*[torch.arange(24.0)] * 3, indexing="ij"))
     distance = (at - 11.5).square().sum(dim=0).sqrt()
-    number = torch.where(
-        distance > 10, 0, torch.where((distance > 8) | (distance < 4), 1, 2)
-    )  # a shell and a core of CSF
+    csf = (distance > 8) | (distance < 4)  # a shell and a core
+    number = torch.where(distance > 10, 0, torch.where(csf, 1, 2))
     tissues = torch.nn.functional.one_hot(number, 4).movedim(-1, 0)[None].float()
     scan = torch.where(distance < 4, 0.9, torch.where(number == 1, 0.2, 0.5))[None, None] * (number > 0)
     doubted = tissues.clone()  # half of the core, and bright, might be gray matter as well

@@ -64,7 +64,6 @@ def write_cohort(
     for draw in tqdm(range(number), desc="generating"):
         sample = samples[draw]
         case = f"{prefix}_{draw:04d}"
-        (output_dir / case).mkdir(parents=True, exist_ok=True)
         affine, mirror_transform = as_new_subject(
             np.asarray(sample["scan"].affine),
             sample["scan"].shape[1:],

@@ -147,7 +147,6 @@ class HealthyGate(CaseHandler):
         detection_figure(*volumes, case["lesion"].affine, self.output_dir / f"{case['subject']}.png", title=title)
 
     def write(self, engine: Engine) -> None:
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         cases = pd.DataFrame(self.cases)
         write_whole(self.output_dir / "gate.csv", cases.to_csv(index=False))
         write_whole(self.output_dir / "findings.csv", pd.DataFrame(self.findings).to_csv(index=False))

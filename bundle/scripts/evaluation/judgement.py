@@ -104,7 +104,6 @@ class Judgement(CaseHandler):
         )
 
     def write(self, engine: Engine) -> None:
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         table = pd.DataFrame(self.rows).set_index("subject")
         write_whole(self.output_dir / "cases.csv", table.to_csv())
         write_whole(self.output_dir / "cases.json", json.dumps(self.rows, indent=1))

@@ -45,7 +45,6 @@ class ErrorTable:
         table = pd.DataFrame(errors, columns=self.metric.columns)
         table.insert(0, "subject", subjects)
         table.index.name = "case"
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         write_whole(self.output_dir / "errors.csv", table.to_csv())
         numbers = table[self.metric.columns]
         summary = {

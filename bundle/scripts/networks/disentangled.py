@@ -9,7 +9,9 @@ import torch
 from monai.networks.blocks import Convolution
 from skimage.feature import canny
 from torch import nn
-from torch.nn.functional import max_pool3d, pad
+from torch.nn.functional import pad
+
+from ..neighbourhood import largest_nearby
 
 __all__ = ["AnatomyEncoder", "Combiner", "DisentangledAnatomy", "ModalityVector", "canny_edges", "straight_through"]
 
@@ -102,12 +104,7 @@ class ModalityVector(nn.Module):
 
     def counted(self, tissues: torch.Tensor) -> torch.Tensor:
         """Weight of every voxel in the mean of each tissue, background left out."""
-        air = tissues[:, :1]
-        for axis in range(3):
-            size, margin = [1, 1, 1], [0, 0, 0]
-            size[axis], margin[axis] = 2 * self.depth + 1, self.depth
-            air = max_pool3d(air, size, stride=1, padding=margin)
-        share = tissues[:, 1:]
+        air, share = largest_nearby(tissues[:, :1], self.depth), tissues[:, 1:]
         chosen = share * (share > self.sure) * (air < 0.5)
         return torch.where(chosen.sum(dim=(2, 3, 4), keepdim=True) >= 1.0, chosen, share)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from monai.utils import convert_to_tensor
-from torch.nn.functional import max_pool3d
 
 from ..fluid import deeper_than
+from ..neighbourhood import largest_nearby
 
 __all__ = ["extreme_of_other_side"]
 
@@ -33,10 +33,6 @@ def extreme_of_other_side(
     values, inside = (convert_to_tensor(volume, track_meta=False) for volume in (mirrored, brain))
     sign = 1.0 if brightest else -1.0
     tissue = torch.where(values > 0, sign * values.float(), -torch.inf)
-    inner = -_largest(-tissue, radius)
-    extreme = _largest(inner, radius + reach)
+    inner = -largest_nearby(-tissue, radius)
+    extreme = largest_nearby(inner, radius + reach)
     return sign * torch.where(deeper_than(inside[0] > 0, depth), extreme, -torch.inf)
-
-
-def _largest(values: torch.Tensor, reach: int) -> torch.Tensor:
-    return max_pool3d(values[None], 2 * reach + 1, stride=1, padding=reach)[0]
