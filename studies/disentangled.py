@@ -22,11 +22,11 @@ import torch
 from monai.data import MetaTensor
 from monai.metrics import compute_dice
 from monai.networks.utils import one_hot
-from monai.transforms import ResampleToMatch
 from scripts.config import from_config
 from scripts.data import ScanCache, find_scans
 from scripts.methods import Guest
 from scripts.similarity import ssim_map
+from scripts.volumes import on_grid
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
@@ -58,7 +58,7 @@ def agreement(network: torch.nn.Module, cases: dict[str, dict], folder: Path) ->
         for key in ("ms_t1", "ms_t2", "ms_flair")
     }
     for key in ("ms_t2", "ms_flair"):
-        moved = ResampleToMatch(mode="nearest", padding_mode="zeros")(maps[key], maps["ms_t1"])
+        moved = on_grid(maps[key], maps["ms_t1"], "nearest")
         rows.append({"pair": f"ms_t1, {key}", "kind": "real", **dice(maps["ms_t1"].as_tensor(), moved.as_tensor())})
     held_out = {"training": [subject for subject in label_maps() if subject["subject"] in HELD_OUT]}
     (folder / "held_out.json").write_text(json.dumps(held_out))

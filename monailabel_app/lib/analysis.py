@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import ResampleToMatch, SaveImage
+from monai.transforms import SaveImage
 from scripts.evaluation import LesionMask
 from scripts.methods import Guest, Method
 from scripts.similarity import to_scale_of
 from scripts.symmetry import Mirror
-from scripts.volumes import voxel_ml
+from scripts.volumes import on_grid, voxel_ml
 
 from .weights import WeightStore
 
@@ -134,7 +134,7 @@ class Analyst:
 
     def on_scan(self, analysis: Mapping[str, Any], key: str) -> MetaTensor:
         """A map of an analysis on the grid of the scan."""
-        return ResampleToMatch(mode="bilinear", padding_mode="zeros")(analysis[key], analysis["original"])
+        return on_grid(analysis[key], analysis["original"])
 
     def healthy(self, analysis: Mapping[str, Any]) -> MetaTensor:
         """The healthy T1w on the grid of the scan; for a T1w also on its intensities, so that both look alike in one window."""

@@ -16,7 +16,6 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import ResampleToMatch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from nilearn.datasets import load_mni152_brain_mask
@@ -24,7 +23,7 @@ from scripts.config import parse
 from scripts.data import load_datalist, write_sample_subject
 from scripts.errors import InputError
 from scripts.saving import write_whole
-from scripts.volumes import read_volume
+from scripts.volumes import on_grid, read_volume
 
 from .analysis import Analyst
 
@@ -176,7 +175,7 @@ class Learn(TrainTask):
             )
         analysis = self.analyst.analyse(pair["image"])
         scan, brain = analysis["scan"], analysis["brain"]
-        lesion = ResampleToMatch(mode="nearest")((traced == LESION).float(), scan)
+        lesion = on_grid((traced == LESION).float(), scan, "nearest")
         affine = np.asarray(scan.affine)
 
         def saved(volume: MetaTensor, name: str, where: np.ndarray) -> str:

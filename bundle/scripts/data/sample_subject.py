@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
+from monai.data import MetaTensor
 from nilearn import datasets
 
-from ..saving import write_whole
+from ..saving import save_volume, write_whole
 
 __all__ = ["write_sample_subject"]
 
@@ -51,9 +50,7 @@ def write_sample_subject(directory: str | Path) -> Path:
         label[brain & (tissue == index) & right] = RIGHT[name]
     for name, values in {"t1": (t1.get_fdata() * brain).astype(np.float32), "label": label}.items():
         # Several processes may come here at once; each file appears whole.
-        own = directory / f".{os.getpid()}_{name}.nii.gz"
-        nib.save(nib.Nifti1Image(values, t1.affine), own)
-        own.replace(directory / f"{name}.nii.gz")
+        save_volume(MetaTensor(values[None], affine=t1.affine), directory / f"{name}.nii.gz", values.dtype)
     subject = {
         "subject": "icbm2009",
         "label": "label.nii.gz",

@@ -14,15 +14,15 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.metrics import DiceHelper
-from monai.transforms import CropForeground, ResampleToMatch
+from monai.transforms import CropForeground
 
 from ..errors import InputError
 from ..report.figures import detection_figure
 from ..saving import write_whole
-from ..volumes import voxel_ml
+from ..volumes import on_grid, voxel_ml
 from .errors import psnr_in_lesion, region_errors
 from .handler import CaseHandler
-from .truth import check_truth, on_grid, true_lesion
+from .truth import check_truth, read_on_grid, true_lesion
 from .voxels import count_voxels, voxel_metrics
 
 __all__ = ["Judgement"]
@@ -89,7 +89,7 @@ class Judgement(CaseHandler):
                 counts = count_voxels(*(np.asarray(v)[0] for v in (case[name].cpu(), truth, brain)))
                 row.update({f"{measure}_{name}": value for measure, value in voxel_metrics(counts).items()})
         if "healthy" in entry and truth.any():
-            healthy = on_grid(entry["healthy"], case["original"])
+            healthy = read_on_grid(entry["healthy"], case["original"])
             for name, key in self.fillings.items():
                 row[f"psnr_{name}"] = psnr_in_lesion(case[key].cpu(), healthy, brain, truth)
         return row
@@ -123,7 +123,7 @@ class Judgement(CaseHandler):
 
     def _similarity(self, one: str, other: str) -> float:
         (first, brain), (second, other_brain) = self.reconstructions[one], self.reconstructions[other]
-        second, other_brain = (ResampleToMatch(mode="bilinear")(v, first) for v in (second, other_brain))
+        second, other_brain = (on_grid(v, first) for v in (second, other_brain))
         both = ((brain > 0.5) & (other_brain > 0.5)).float()
         crop = CropForeground(k_divisible=1, allow_smaller=True)
         box = crop.compute_bounding_box(both)

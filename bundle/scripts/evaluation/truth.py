@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..fluid import LESION_THRESHOLD
 from ..volumes import read_volume, same_grid
 
-__all__ = ["check_truth", "on_grid", "true_lesion"]
+__all__ = ["check_truth", "read_on_grid", "true_lesion"]
 
 
 def check_truth(entry: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def check_truth(entry: Mapping[str, Any]) -> None:
         )
 
 
-def on_grid(path: str, grid: MetaTensor) -> MetaTensor:
+def read_on_grid(path: str, grid: MetaTensor) -> MetaTensor:
     """Read a volume that belongs to a scan.
 
     Raises:
@@ -41,7 +41,7 @@ def on_grid(path: str, grid: MetaTensor) -> MetaTensor:
 def true_lesion(entry: Mapping[str, Any], grid: MetaTensor) -> torch.Tensor:
     """Boolean mask on the grid of the scan: ``lesion``, a traced mask, or ``anomaly``, a probability, of a datalist entry."""
     if "lesion" in entry:
-        return on_grid(entry["lesion"], grid) >= 0.5
+        return read_on_grid(entry["lesion"], grid) >= 0.5
     if "anomaly" in entry:
-        return on_grid(entry["anomaly"], grid) > LESION_THRESHOLD
+        return read_on_grid(entry["anomaly"], grid) > LESION_THRESHOLD
     return torch.zeros(grid.shape, dtype=torch.bool)

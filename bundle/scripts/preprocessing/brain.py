@@ -19,7 +19,6 @@ from monai.transforms import (
     FillHoles,
     KeepLargestConnectedComponent,
     MapTransform,
-    ResampleToMatch,
     SaveImage,
     Transform,
     generate_spatial_bounding_box,
@@ -28,7 +27,7 @@ from scipy.ndimage import distance_transform_edt
 from skimage.measure import regionprops
 
 from ..errors import InputError
-from ..volumes import read_volume, voxel_ml
+from ..volumes import on_grid, read_volume, voxel_ml
 from .template import place_template
 
 __all__ = ["BrainExtraction", "BrainExtractiond"]
@@ -147,7 +146,7 @@ class BrainExtraction(Transform):
 
     def _by_template(self, img: MetaTensor, name) -> torch.Tensor:
         placed, information = place_template(img)
-        inside = (ResampleToMatch(mode="bilinear", padding_mode="zeros")(placed, img_dst=img) > 0.5).as_tensor()
+        inside = (on_grid(placed, img) > 0.5).as_tensor()
         if information < self.least_information or not inside.any():
             raise InputError(
                 f"no brain found in {name} (agreement with the template {information:.2f}, needed "

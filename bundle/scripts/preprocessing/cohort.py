@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from monai.data import MetaTensor
-from monai.transforms import ResampleToMatch
 
 from ..errors import InputError
 from ..jobs import my_share, reason, run_jobs
 from ..saving import save_volume, write_whole
 from ..symmetry import estimate_mirror, mid_plane_reflection, symmetry
-from ..volumes import read_volume
+from ..volumes import on_grid, read_volume
 from .coregister import moved_onto, rigid_registration
 from .names import COMPANIONS
 from .sources import Scan, find_subjects
@@ -71,7 +70,7 @@ def _companion(scan: Scan, grid: MetaTensor) -> MetaTensor:
         InputError: when it cannot be read, or nothing of it is left on the grid.
     """
     volume = read_volume(scan.path)
-    placed = ResampleToMatch(mode="nearest", padding_mode="zeros")(volume, img_dst=grid)
+    placed = on_grid(volume, grid, "nearest")
     if not placed.round().any():
         raise InputError(
             f"{scan.files[0]} is empty on the grid of its scan: it has no voxel of 0.5 or more, or lies elsewhere; check it in a "

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.itk_torch_bridge import metatensor_to_itk_image
-from monai.transforms import ResampleToMatch
 
 from ..dicom import LPS
 from ..errors import InputError
+from ..volumes import on_grid
 
 __all__ = ["elastix", "moved_onto", "parameter_map", "rigid_registration"]
 
@@ -20,7 +20,7 @@ __all__ = ["elastix", "moved_onto", "parameter_map", "rigid_registration"]
 def moved_onto(volume: MetaTensor, motion: np.ndarray, grid: MetaTensor) -> MetaTensor:
     """A volume whose points went where `motion` (4x4 on RAS mm) takes them, on another grid; one interpolation."""
     moved = MetaTensor(volume.as_tensor().float(), affine=torch.as_tensor(motion) @ volume.affine.double())
-    return ResampleToMatch(mode="bilinear", padding_mode="zeros")(moved, img_dst=grid)
+    return on_grid(moved, grid)
 
 
 def parameter_map(kind: str, grid_spacing: float = 16.0, resolutions: int = 3):

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment
 from monai.data import MetaTensor
-from monai.transforms import ResampleToMatch
 
 from ..saving import write_whole
+from ..volumes import on_grid
 from .figures import montage_figure, top_of
 
 __all__ = ["comparison_report"]
@@ -129,7 +129,7 @@ def comparison_report(output_dir: str | Path, test: Iterable[Mapping[str, Any]],
         if not known["truth"].any():
             continue
         grid = MetaTensor(known["truth"][None].astype(np.float32), affine=known["affine"])
-        truth = np.asarray(ResampleToMatch(mode="bilinear", padding_mode="zeros")(grid, img_dst=case["scan"])[0])
+        truth = np.asarray(on_grid(grid, case["scan"])[0])
         maps = {
             kind: {
                 name: nib.load(file).get_fdata(dtype=np.float32)
