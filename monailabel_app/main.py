@@ -47,7 +47,9 @@ class UNAApp(MONAILabelApp):
         temporary = private_temporary_folder()
         model_dir = Path(conf.get("model_dir", os.path.join(app_dir, "model")))
         variants = Path(conf.get("variants", HERE / "variants"))
-        self.analysts = [Analyst(path, BUNDLE, model_dir) for path in sorted(variants.glob("*.yaml"))]
+        families = (Analyst(path, BUNDLE, model_dir) for path in sorted(variants.glob("*.yaml")))
+        # Viewers offer the first model first: that of a family that draws the healthy brain, too.
+        self.analysts = sorted(families, key=lambda analyst: "healthy" not in analyst["models"])
         self.training_data = conf.get("training_data")
         super().__init__(
             app_dir,
@@ -124,7 +126,7 @@ class UNAApp(MONAILabelApp):
         analyst = task.analyst
         analysis = task.analysis({**request, "image": store.get_image_uri(request["image"])})
         store.update_image_info(request["image"], {analyst.name: analyst.figures(analysis)})
-        if isinstance(store, DeskStore):  # OHIF lists no model that returns an image
+        if isinstance(store, DeskStore) and "healthy" in analyst["models"]:  # OHIF lists no model that returns an image
             description = f"healthy T1w ({analyst.name} {result['params']['weights']})"
             result["params"]["series"] = store.add_series(
                 request["image"], lambda: analyst.healthy(analysis), description, analysis["modality"] == "t1"

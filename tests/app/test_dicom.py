@@ -193,3 +193,14 @@ def test_a_result_comes_back_from_the_archive_where_it_was_found(desk, tmp_path)
     assert int((label == 1).sum()) == len(cut) and (at_world(label, cut) == 1).all()
     with pytest.raises(MONAILabelClientException, match="404"):
         client.download_label(uid, "final")
+
+
+def test_a_family_that_draws_no_healthy_brain_answers_in_the_archive(desk, tmp_path):
+    orthanc, address, _ = desk
+    client = MONAILabelClient(address, tmpdir=str(tmp_path))
+    before = series_of(orthanc)
+    (scan,) = [uid for uid, series in before.items() if series["MainDicomTags"]["SeriesNumber"] == "1"]
+    assert next(iter(client.info()["models"])) == "una_anomaly"  # what a viewer offers first
+    mask, said = client.infer("patchcore_anomaly", scan, {"threshold": 0.5})
+    assert read_volume(mask).sum() > 10
+    assert "series" not in said and series_of(orthanc).keys() == before.keys()
