@@ -39,7 +39,7 @@ OTHER = {
         "brain_method": "template",
         "bias_correction": True,
         "cache_dir": "{folder}/cache",
-        "erosion": 4.0,
+        "erosion": 12.0,
         "smoothing": 0.0,
         "min_volume_ml": 2.0,
         "atlas": None,
@@ -211,7 +211,8 @@ def test_inference(folder, trained):
     known = nib.load(scan).get_fdata() > 0
     found = np.asarray(nib.load(out / "scan_T1w_lesion.nii.gz").dataobj) > 0
     depth = distance_transform_edt(known, sampling=3.0)[found]
-    assert np.quantile(depth, 0.1) > 3.0  # a tenth of all voxels are no deeper; 4 mm of the surface do not count
+    # The score ends 12 mm below the surface of the brain that was found, whose error and two voxels are left for the mask.
+    assert np.quantile(depth, 0.1) > 6.0
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ UNA = {  # gradients are tested where the training is; here a few steps show tha
 
 @pytest.fixture(scope="module")
 def people(sample_datalist, tmp_path_factory):
-    """A datalist of five people as T2w, the sample subject at 4 mm, stretched and noisy."""
+    """A datalist of five people as T2w, the sample subject at 4 mm, stretched and noisy; in ``with_t1w.json`` one of them as T1w."""
     folder = tmp_path_factory.mktemp("people")
     t1 = nib.load(sample_datalist.parent / "t1.nii.gz")
     values = t1.get_fdata()[::4, ::4, ::4]
@@ -70,6 +70,8 @@ def people(sample_datalist, tmp_path_factory):
         nib.save(nib.Nifti1Image((1000 * noisy).astype(np.float32), affine), folder / f"person{number}.nii.gz")
         entries.append({"subject": f"person{number}", "image": f"person{number}.nii.gz", "modality": "t2"})
     (folder / "datalist.json").write_text(json.dumps({"training": entries[:4], "test": entries[4:]}))
+    in_t1w = [{**entries[0], "image": str(sample_datalist.parent / "t1.nii.gz"), "modality": "t1"}]
+    (folder / "with_t1w.json").write_text(json.dumps({"training": in_t1w + entries[1:4], "test": entries[4:]}))
     return folder / "datalist.json"
 
 
@@ -112,6 +114,8 @@ def test_fit_score_save_and_load(name, people, case, sample_datalist, tmp_path):
     }
     if name.startswith("una"):
         settings["train_settings"] = {"patch_size": [32, 48, 32], "validation_draws": 1}
+    if name == "disentangled_real":  # its pairs are T1w in two contrast curves
+        settings["datalist"] = str(people.with_name("with_t1w.json"))
     guest = Guest(name, settings)
     guest.train()
     scan, ball = case
