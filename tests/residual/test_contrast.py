@@ -124,3 +124,29 @@ def test_one_factor_from_the_healthy_voxels():
     matched = to_scale_of(healthy, scan, torch.ones_like(scan))
     torch.testing.assert_close(matched, 1.7 * healthy)
     assert to_scale_of(healthy, scan, torch.zeros_like(scan)) is healthy
+
+
+@pytest.fixture(scope="module")
+def soft(anatomy):
+    """The brain in a contrast with a slow bias field, and the same with a soft bright lesion at its surface; and where that is."""
+    t1, brain, _ = anatomy
+    axes = torch.meshgrid(*[4.0 * torch.arange(48.0)] * 3, indexing="ij")
+    far = sum((axis - middle) ** 2 for axis, middle in zip(axes, (96.0, 96.0, 164.0)))
+    lesion = torch.exp(-far / (2 * 12.0**2)) * brain
+    healthy = (0.95 - 0.9 * t1 + 0.15 * t1**2) * (1.0 + 0.15 * torch.linspace(-1, 1, 48)[:, None, None]) * brain
+    return volume(t1), volume(brain), volume(healthy), volume(healthy * (1 + 0.5 * lesion)), (lesion > 0.5)[None]
+
+
+def test_a_stiff_gain_is_the_coils_and_not_the_lesions(soft):
+    t1, brain, healthy, scan, lesion = soft
+    data = {"pred": t1, "scan": scan, "brain": brain}
+    match = MatchContrastd("pred", image_key="scan", bend_of={"flair": 10.0})
+    found = {modality: match({**data, "modality": modality})["expected"] for modality in ("flair", "t2")}
+    seen = {
+        name: float((scan - value)[lesion].mean() / (scan - healthy)[lesion].mean()) for name, value in found.items()
+    }
+    assert seen["flair"] > 0.6 and seen["t2"] < 0.2  # of the lesion's brightness; the loose gain takes it for a coil
+    inside = (brain.as_tensor() > 0) & ~lesion
+    even = MatchContrastd("pred", image_key="scan", bend_of={"flair": 1e6})({**data, "modality": "flair"})["expected"]
+    off = [float((value - healthy).abs().as_tensor()[inside].mean()) for value in (found["flair"], even)]
+    assert off[0] < 0.5 * off[1]  # a gain that cannot bend at all follows no coil

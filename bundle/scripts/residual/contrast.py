@@ -34,7 +34,9 @@ class MatchContrast(Transform):
         cell: edge of the cells in which the gain is found, mm.
         steepest: slope that no coil reaches, of the logarithm of the gain, per mm.
         hold: weight of a gain that does not change, against what the scan says.
-        bend: weight of a gain whose slope does not change.
+        bend: weight of a gain whose slope does not change. It is the length that tells a coil from a lesion: a gain that repeats
+            after a length is held back by 1 / (1 + `bend` k²), k being 2 pi `cell` over the length, so that 10 leaves 3/10 of what
+            has 5 cm, and 8/10 of what has 16 cm.
         iterations: turns.
         bins: of T1w intensity, in which the curve is found.
 
@@ -193,6 +195,7 @@ class MatchContrastd(MapTransform):
         brain_key: brain mask.
         modality_key: modality of the scan.
         expected_key: where the predicted healthy scan goes.
+        bend_of: `bend` of a `MatchContrast`, by modality; that of the others is its default.
         match: further arguments of `MatchContrast`.
     """
 
@@ -203,16 +206,20 @@ class MatchContrastd(MapTransform):
         brain_key: str = "brain",
         modality_key: str = "modality",
         expected_key: str = "expected",
+        bend_of: Mapping[str, float] | None = None,
         **match,
     ) -> None:
         super().__init__(keys)
-        self.rising, self.any = MatchContrast(monotone=True, **match), MatchContrast(**match)
+        self.bend_of = dict(bend_of or {})
+        self.match = match
         self.image_key = image_key
         self.brain_key = brain_key
         self.modality_key = modality_key
         self.expected_key = expected_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        match = self.rising if str(data[self.modality_key]).startswith("t1") else self.any
+        modality = str(data[self.modality_key])
+        stiff = {"bend": self.bend_of[modality]} if modality in self.bend_of else {}
+        match = MatchContrast(monotone=modality.startswith("t1"), **{**self.match, **stiff})
         volumes = (data[key] for key in (self.keys[0], self.image_key, self.brain_key))
         return {**data, self.expected_key: match(*volumes)}
