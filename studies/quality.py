@@ -3,7 +3,8 @@
 ``PYTHONPATH=bundle python -m studies.quality runs/quality`` writes ``datalist.json`` for ``run judging``. Each of the eight people
 of ``healthy_split.json`` that test gets one lesion of 2 to 50 ml as T1w, painted as those of `studies.comparison`; the healthy T1w
 is the truth of the reconstruction. What ``run judging`` writes to ``cases.csv`` has the PSNR in the lesion of reconstruction, scan
-and mirror.
+and mirror. ``contrasts.json`` is for choices: eight of the people that calibrate, each with one such lesion as T2w, as FLAIR and as
+CT.
 """
 
 import json
@@ -17,10 +18,29 @@ from tqdm import tqdm
 
 from . import SHARED
 from .comparison import with_lesion
-from .healthy_cases import entry, extracted, save
+from .healthy_cases import entry, extracted, in_other_contrasts, save
 from .training_data import HEALTHY
 
 LESION_ML = (2.0, 50.0)
+
+
+def write_contrasts(folder: Path) -> Path:
+    """Write the datalist of the other contrasts and its scans; the same every time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    low, high = LESION_ML
+    cases = []
+    for number, subject in enumerate(tqdm(HEALTHY["calibration"][:8])):
+        random = np.random.RandomState([19, number])
+        brain = extracted(read_volume(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz"))
+        for healthy in in_other_contrasts(subject, brain, folder, random):
+            modality, name = healthy["modality"], healthy["subject"]
+            scan = read_volume(folder / healthy["image"])
+            painted, mask = with_lesion(scan, modality, low * (high / low) ** random.uniform(), random)
+            image = save(painted, folder / f"{name}_lesion.nii.gz")
+            cases.append(entry(image, modality, lesion=save(mask, folder / f"{name}_lesion_mask.nii.gz", np.uint8)))
+    datalist = folder / "contrasts.json"
+    datalist.write_text(json.dumps({"test": cases}, indent=1))
+    return datalist
 
 
 def write_quality(folder: Path) -> Path:
@@ -43,4 +63,4 @@ def write_quality(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(write_quality(Path(sys.argv[1])))
+    print(write_quality(Path(sys.argv[1])), write_contrasts(Path(sys.argv[1])))

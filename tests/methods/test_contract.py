@@ -56,7 +56,7 @@ UNA = {  # gradients are tested where the training is; here a few steps show tha
 
 @pytest.fixture(scope="module")
 def people(sample_datalist, tmp_path_factory):
-    """A datalist of five people as T2w, the sample subject at 4 mm, stretched and noisy; in ``with_t1w.json`` one of them as T1w."""
+    """A datalist of five people as T2w, the sample subject at 4 mm, stretched and noisy; ``with_t1w.json``: one of them as T1w."""
     folder = tmp_path_factory.mktemp("people")
     t1 = nib.load(sample_datalist.parent / "t1.nii.gz")
     values = t1.get_fdata()[::4, ::4, ::4]
