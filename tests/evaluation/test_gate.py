@@ -110,7 +110,7 @@ def test_calibrating_writes_what_the_score_needs(omega, tmp_path):
     weights.write_bytes(b"weights")
     promise = {"largest_ml": 0.1, "share": 0.8, "usual_ml": 0.1}
     score = AnomalyScored(["expected", "pred_intact"], weighed=["t2"])
-    handler = ConformalLimit(score, tmp_path, weights, 1.0, 0.0, **promise)
+    handler = ConformalLimit(score, tmp_path, weights, {}, 1.0, 0.0, **promise)
 
     def with_intact(seed, blob=None):
         person = case(omega, 0.02, seed) if blob is None else case(omega, 0.02, seed, blob)
@@ -134,23 +134,23 @@ def test_what_both_sides_have_in_common_is_usual_and_does_not_count(omega, tmp_p
     weights.write_bytes(b"weights")
     known = {}
     for name, symmetric in (("plain", {}), ("both", {"t1": 0})):
-        handler = ConformalLimit(
-            AnomalyScored(["expected"], symmetric=symmetric, depth=3), tmp_path / name, weights, 1.0, 0.0, 0.1, 0.8, 0.1
-        )
+        score = AnomalyScored(["expected"], symmetric=symmetric, depth=3)
+        handler = ConformalLimit(score, tmp_path / name, weights, {"reach": symmetric}, 1.0, 0.0, 0.1, 0.8, 0.1)
         run_through(
             handler, [{**person, "mirrored": person["scan"]} for person in (case(omega, 0.05, s) for s in range(6))]
         )
         known[name] = json.loads((tmp_path / name / "calibration.json").read_text())["modalities"]["t1"]
     assert known["plain"]["usual"] == known["both"]["usual"]
     assert known["both"]["limit"] < known["plain"]["limit"]
-    # Its limit holds for a score with the other side only; one that was found without is a safe one for both.
-    person = case(omega, 0.05, 7)
-    person["mirrored"] = person["scan"]
-    of_both, of_plain = (load_calibration(tmp_path / name / "calibration.json", weights) for name in ("both", "plain"))
-    score = AnomalyScored(["expected"], symmetric={"t1": 0}, depth=0, calibration=of_plain)(person)["score"]
+    # A limit holds for the settings that it was found with.
+    path = tmp_path / "both/calibration.json"
+    person = {**case(omega, 0.05, 7), "mirrored": case(omega, 0.05, 7)["scan"]}
+    calibration = load_calibration(path, weights, {"reach": {"t1": 0}})
+    score = AnomalyScored(["expected"], symmetric={"t1": 0}, depth=0, calibration=calibration)(person)["score"]
     assert score.any() and not score[person["scan"] < person["expected"]].any()
-    with pytest.raises(InputError, match="have in common within 0 voxels"):
-        AnomalyScored(["expected"], calibration=of_both)(person)
+    for other in ({"reach": {"t1": 1}}, {}, {"reach": {"t1": 0}, "bend": 1.0}):
+        with pytest.raises(InputError, match="other values of (reach|bend); run calibrating"):
+            load_calibration(path, weights, other)
 
 
 def test_the_gate_writes_its_tables_and_says_what_was_missed(omega, tmp_path):

@@ -31,6 +31,7 @@ class ConformalLimit(CaseHandler):
         score: the score without a calibration.
         output_dir: where to write.
         checkpoint: weights, whose hash is written down.
+        settings: what shapes the score beside the weights; they are written down, too.
         smoothing, min_volume_ml: of the score chain.
         largest_ml: volume.
         share: probability.
@@ -44,6 +45,7 @@ class ConformalLimit(CaseHandler):
         score: AnomalyScored,
         output_dir: str | Path,
         checkpoint: str | Path,
+        settings: Mapping[str, Any],
         smoothing: float,
         min_volume_ml: float,
         largest_ml: float = 5.0,
@@ -53,6 +55,7 @@ class ConformalLimit(CaseHandler):
         self.score = score
         self.output_dir = Path(output_dir)
         self.checkpoint = Path(checkpoint)
+        self.settings = dict(settings)
         self.smooth = SmoothScore(smoothing)
         self.min_volume_ml = min_volume_ml
         self.promise = {"largest_ml": largest_ml, "share": share, "usual_ml": usual_ml}
@@ -74,16 +77,14 @@ class ConformalLimit(CaseHandler):
             pairs = [self._own_limits(person, [p for p in people if p is not person]) for person in people]
             limits, usual = zip(*pairs)
             limit = max(split_conformal(limits, self.promise["share"]), split_conformal(usual, 0.5))
-            known = {"limit": limit, "people": len(people), "references": self.score.references(modality)}
-            if modality in self.score.symmetric:
-                known["reach"] = self.score.symmetric[modality]
+            known = {"limit": limit, "people": len(people)}
             known["limits"] = [round(value, 4) for value in sorted(limits)]
             known["usual"] = {key: np.round(usual.table, 6).tolist() for key, usual in self._usual(people).items()}
             modalities[modality] = known
             engine.logger.info(
                 f"{modality}: limit {known['limit']:.3f} of {len(people)} people, {min(limits):.3f} to {max(limits):.3f}"
             )
-        about = {"promise": self.promise, "sha256": file_hash(self.checkpoint)}
+        about = {"promise": self.promise, "sha256": file_hash(self.checkpoint), "settings": self.settings}
         write_whole(self.output_dir / "calibration.json", json.dumps({"about": about, "modalities": modalities}))
 
     @staticmethod

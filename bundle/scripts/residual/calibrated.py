@@ -53,16 +53,13 @@ class Calibration:
     """What healthy people showed under given weights.
 
     Args:
-        modalities: by modality, ``limit`` (the score that becomes 1), ``references``, the keys of the references of the score,
-            ``reach``, where the other side counted (see `AnomalyScored`), and ``usual``, by reference the table of a `UsualError`,
-            empty for modalities that are weighed by the scan itself.
-        about: what it rests on: the promise, the hash of the weights.
+        modalities: by modality, ``limit`` (the score that becomes 1) and ``usual``, by reference the table of a `UsualError`, empty
+            for modalities that are weighed by the scan itself.
+        about: what it rests on: the promise, the hash of the weights, the settings of the score.
     """
 
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
         self.about = dict(about)
-        self.references = {name: tuple(known["references"]) for name, known in modalities.items()}
-        self.reach = {name: known.get("reach") for name, known in modalities.items()}
         self.usual = {
             name: {reference: UsualError(table) for reference, table in known["usual"].items()}
             for name, known in modalities.items()
@@ -70,20 +67,23 @@ class Calibration:
         self.limit = {name: float(known["limit"]) for name, known in modalities.items()}
 
 
-def load_calibration(path: str | Path | bool | None, weights: str | Path) -> Calibration | None:
+def load_calibration(
+    path: str | Path | bool | None, weights: str | Path, settings: Mapping[str, Any] | None = None
+) -> Calibration | None:
     """Read the JSON file that ``run calibrating`` writes.
 
     Args:
         path: of the file; None or False, which a command line can say, for no calibration.
         weights: file of the weights that the score comes from.
+        settings: what shapes the score beside the weights, values that JSON has.
 
     Raises:
-        InputError: when it is missing, is no such file, or was made with other weights.
+        InputError: when it is missing, is no such file, or was made with other weights or settings.
     """
     if not path:
         return None
     remedy = (
-        "run calibrating with your weights (see bundle/configs/calibrate.yaml), or leave it out by --method_settings "
+        "run calibrating with your weights and settings (see bundle/configs/calibrate.yaml), or leave it out by --method_settings "
         "\"{'calibration':False}\" with a --threshold of your own"
     )
     try:
@@ -94,6 +94,9 @@ def load_calibration(path: str | Path | bool | None, weights: str | Path) -> Cal
         raise InputError(f"{path} is no calibration of a score; {remedy}") from error
     if Path(weights).is_file() and file_hash(weights) != made_with:
         raise InputError(f"{path} was made with other weights than {weights}; {remedy}")
+    wanted, had = json.loads(json.dumps(dict(settings or {}))), content["about"].get("settings", {})
+    if differing := sorted(key for key in {*wanted, *had} if wanted.get(key) != had.get(key)):
+        raise InputError(f"{path} was made with other values of {', '.join(differing)}; {remedy}")
     return calibration
 
 
@@ -125,7 +128,7 @@ class AnomalyScored(MapTransform):
         depth, radius: voxels, see `extreme_of_other_side`.
 
     Raises:
-        InputError: when the calibration does not know the modality, or was made with other references.
+        InputError: when the calibration does not know the modality.
     """
 
     def __init__(
@@ -199,19 +202,6 @@ class AnomalyScored(MapTransform):
                 raise InputError(
                     f"the calibration knows {', '.join(self.calibration.limit)}, not {modality}; run calibrating with such scans, "
                     "or name the nearest --modality"
-                )
-            if self.calibration.references[modality] != self.references(modality):
-                raise InputError(
-                    f"the calibration compares a {modality} with {', '.join(self.calibration.references[modality])}, not with "
-                    f"{', '.join(self.references(modality))}; run calibrating with these references, or leave "
-                    "the calibration out, with a --threshold of your own"
-                )
-            reach = self.calibration.reach[modality]
-            # A limit that was found without the other side is a safe one with it.
-            if reach is not None and reach != self.symmetric.get(modality):
-                raise InputError(
-                    f"the calibration leaves out what both sides of a {modality} have in common within {reach} voxels, this score "
-                    "does not; run calibrating with the same symmetric_reach"
                 )
             limit, usual = self.calibration.limit[modality], self.calibration.usual[modality]
         found = self.differences({**data, self.modality_key: modality})
