@@ -1,0 +1,49 @@
+"""What an uneven coil costs in T2w and FLAIR: ``PYTHONPATH=bundle python -m studies.coils runs/healthy runs/coils.csv``.
+
+The first folder is that of `studies.healthy_cases`. The prepared T2w and FLAIR of each of the eight people that test get the medium
+and the severe bias field of Table B.1, on the working grid, where it has 2 to 4 points along each axis; the table has what UNA then
+finds in them, ml. A third argument are settings of UNA, in JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+from scripts.appearance import RandGridBiasField
+from scripts.config import from_config
+from scripts.data import ScanCache, find_scans
+from scripts.methods import Guest
+from scripts.symmetry import Mirror
+from scripts.volumes import voxel_ml
+from tqdm import tqdm
+
+LEVELS = {"medium": ((0.02, 0.03), (0.05, 0.3)), "severe": ((0.02, 0.04), (0.1, 0.6))}
+BRIGHTEST = 0.8  # that 99 % of the brain do not exceed, as `ScaleToUnit` leaves it
+
+
+def found_under_bias(folder: Path, settings: dict) -> pd.DataFrame:
+    """A row a scan, a column a level, ml."""
+    scans = [scan for scan in find_scans(folder / "test.json") if scan["modality"] in ("t2", "flair")]
+    scans = [scan for scan in scans if "label_map" not in scan["subject"]]
+    guest = Guest("una", settings)
+    postprocessing = from_config("evaluation.yaml", "postprocessing", {})
+    rows = []
+    for number, case in enumerate(tqdm(ScanCache(scans, from_config("evaluation.yaml", "preparation", {}), None))):
+        row, inside = {"subject": case["subject"]}, torch.as_tensor(case["brain"]) > 0
+        for level, (scale, std) in LEVELS.items():
+            uneven = RandGridBiasField(scale, std).set_random_state(number)(case["scan"])
+            top = torch.quantile(uneven.as_tensor()[inside], 0.99)
+            scan = (uneven * (BRIGHTEST / top)).clamp(0.0, 1.0) * inside
+            score = guest({**case, "scan": scan, "mirrored": Mirror()(scan, case["mirror_transform"])})["score"]
+            lesion = postprocessing.mask(postprocessing(score, case["brain"]), guest["threshold"])
+            row[level] = round(float(lesion.sum()) * voxel_ml(lesion), 2)
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("subject")
+
+
+if __name__ == "__main__":
+    table = found_under_bias(Path(sys.argv[1]), json.loads(sys.argv[3]) if len(sys.argv) > 3 else {})
+    table.to_csv(sys.argv[2])
+    print(table.describe().loc[["50%", "max"]])
