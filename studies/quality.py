@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from monai.data import MetaTensor
 from monai.utils import set_determinism
 from scripts.volumes import read_volume
 from tqdm import tqdm
@@ -24,20 +25,24 @@ from .training_data import HEALTHY
 LESION_ML = (2.0, 50.0)
 
 
+def lesioned(scan: MetaTensor, modality: str, name: str, folder: Path, random: np.random.RandomState) -> dict:
+    """Write a scan with one lesion and the mask of it; the entry of a datalist."""
+    low, high = LESION_ML
+    painted, mask = with_lesion(scan, modality, low * (high / low) ** random.uniform(), random)
+    image = save(painted, folder / f"{name}_lesion.nii.gz")
+    return entry(image, modality, lesion=save(mask, folder / f"{name}_lesion_mask.nii.gz", np.uint8))
+
+
 def write_contrasts(folder: Path) -> Path:
     """Write the datalist of the other contrasts and its scans; the same every time."""
     folder.mkdir(parents=True, exist_ok=True)
-    low, high = LESION_ML
     cases = []
     for number, subject in enumerate(tqdm(HEALTHY["calibration"][:8])):
         random = np.random.RandomState([19, number])
         brain = extracted(read_volume(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz"))
         for healthy in in_other_contrasts(subject, brain, folder, random):
-            modality, name = healthy["modality"], healthy["subject"]
             scan = read_volume(folder / healthy["image"])
-            painted, mask = with_lesion(scan, modality, low * (high / low) ** random.uniform(), random)
-            image = save(painted, folder / f"{name}_lesion.nii.gz")
-            cases.append(entry(image, modality, lesion=save(mask, folder / f"{name}_lesion_mask.nii.gz", np.uint8)))
+            cases.append(lesioned(scan, healthy["modality"], healthy["subject"], folder, random))
     datalist = folder / "contrasts.json"
     datalist.write_text(json.dumps({"test": cases}, indent=1))
     return datalist
@@ -47,16 +52,12 @@ def write_quality(folder: Path) -> Path:
     """Write the datalist and its scans; the same every time."""
     set_determinism(0)
     folder.mkdir(parents=True, exist_ok=True)
-    low, high = LESION_ML
     cases = []
     for number, subject in enumerate(tqdm(HEALTHY["test"])):
         random = np.random.RandomState([18, number])
         brain = extracted(read_volume(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz"))
         healthy = save(brain, folder / f"{subject}_t1.nii.gz")
-        painted, mask = with_lesion(brain, "t1", low * (high / low) ** random.uniform(), random)
-        image = save(painted, folder / f"{subject}_lesion.nii.gz")
-        truth = save(mask, folder / f"{subject}_lesion_mask.nii.gz", np.uint8)
-        cases.append(entry(image, "t1", lesion=truth, healthy=healthy))
+        cases.append({**lesioned(brain, "t1", subject, folder, random), "healthy": healthy})
     datalist = folder / "datalist.json"
     datalist.write_text(json.dumps({"test": cases}, indent=1))
     return datalist

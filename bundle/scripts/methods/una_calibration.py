@@ -77,12 +77,14 @@ class ConformalLimit(CaseHandler):
             pairs = [self._own_limits(person, [p for p in people if p is not person]) for person in people]
             limits, usual = zip(*pairs)
             limit = max(split_conformal(limits, self.promise["share"]), split_conformal(usual, 0.5))
-            known = {"limit": limit, "people": len(people)}
-            known["limits"] = [round(value, 4) for value in sorted(limits)]
-            known["usual"] = {key: np.round(usual.table, 6).tolist() for key, usual in self._usual(people).items()}
-            modalities[modality] = known
+            modalities[modality] = {
+                "limit": limit,
+                "people": len(people),
+                "limits": [round(value, 4) for value in sorted(limits)],
+                "usual": {key: np.round(error.table, 6).tolist() for key, error in self._usual(people).items()},
+            }
             engine.logger.info(
-                f"{modality}: limit {known['limit']:.3f} of {len(people)} people, {min(limits):.3f} to {max(limits):.3f}"
+                f"{modality}: limit {limit:.3f} of {len(people)} people, {min(limits):.3f} to {max(limits):.3f}"
             )
         about = {"promise": self.promise, "sha256": file_hash(self.checkpoint), "settings": self.settings}
         write_whole(self.output_dir / "calibration.json", json.dumps({"about": about, "modalities": modalities}))

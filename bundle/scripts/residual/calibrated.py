@@ -89,12 +89,12 @@ def load_calibration(
     try:
         content = json.loads(Path(path).read_text())
         calibration = Calibration(content["modalities"], content["about"])
-        made_with = content["about"]["sha256"]
+        made_with = calibration.about["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no calibration of a score; {remedy}") from error
     if Path(weights).is_file() and file_hash(weights) != made_with:
         raise InputError(f"{path} was made with other weights than {weights}; {remedy}")
-    wanted, had = json.loads(json.dumps(dict(settings or {}))), content["about"].get("settings", {})
+    wanted, had = json.loads(json.dumps(dict(settings or {}))), calibration.about.get("settings", {})
     if differing := sorted(key for key in {*wanted, *had} if wanted.get(key) != had.get(key)):
         raise InputError(f"{path} was made with other values of {', '.join(differing)}; {remedy}")
     return calibration
