@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import torch
-from scripts.appearance import RandGridBiasField
+from scripts.appearance import RandGridBiasField, ScaleToUnit
 from scripts.config import from_config
 from scripts.data import ScanCache, find_scans
 from scripts.methods import Guest
@@ -20,7 +19,6 @@ from scripts.volumes import voxel_ml
 from tqdm import tqdm
 
 LEVELS = {"medium": ((0.02, 0.03), (0.05, 0.3)), "severe": ((0.02, 0.04), (0.1, 0.6))}
-BRIGHTEST = 0.8  # that 99 % of the brain do not exceed, as `ScaleToUnit` leaves it
 
 
 def found_under_bias(folder: Path, settings: dict) -> pd.DataFrame:
@@ -31,11 +29,9 @@ def found_under_bias(folder: Path, settings: dict) -> pd.DataFrame:
     postprocessing = from_config("evaluation.yaml", "postprocessing", {})
     rows = []
     for number, case in enumerate(tqdm(ScanCache(scans, from_config("evaluation.yaml", "preparation", {}), None))):
-        row, inside = {"subject": case["subject"]}, torch.as_tensor(case["brain"]) > 0
+        row = {"subject": case["subject"]}
         for level, (scale, std) in LEVELS.items():
-            uneven = RandGridBiasField(scale, std).set_random_state(number)(case["scan"])
-            top = torch.quantile(uneven.as_tensor()[inside], 0.99)
-            scan = (uneven * (BRIGHTEST / top)).clamp(0.0, 1.0) * inside
+            scan = ScaleToUnit()(RandGridBiasField(scale, std).set_random_state(number)(case["scan"]))
             score = guest({**case, "scan": scan, "mirrored": Mirror()(scan, case["mirror_transform"])})["score"]
             lesion = postprocessing.mask(postprocessing(score, case["brain"]), guest["threshold"])
             row[level] = round(float(lesion.sum()) * voxel_ml(lesion), 2)
