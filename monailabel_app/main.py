@@ -49,7 +49,7 @@ class UNAApp(MONAILabelApp):
         variants = Path(conf.get("variants", HERE / "variants"))
         families = (Analyst(path, BUNDLE, model_dir) for path in sorted(variants.glob("*.yaml")))
         # Viewers offer the first model first: that of a family that draws the healthy brain, too.
-        self.analysts = sorted(families, key=lambda analyst: "healthy" not in analyst["models"])
+        self.analysts = sorted(families, key=lambda analyst: not analyst.draws_healthy)
         self.training_data = conf.get("training_data")
         super().__init__(
             app_dir,
@@ -126,7 +126,7 @@ class UNAApp(MONAILabelApp):
         analyst = task.analyst
         analysis = task.analysis({**request, "image": store.get_image_uri(request["image"])})
         store.update_image_info(request["image"], {analyst.name: analyst.figures(analysis)})
-        if isinstance(store, DeskStore) and "healthy" in analyst["models"]:  # OHIF lists no model that returns an image
+        if isinstance(store, DeskStore) and analyst.draws_healthy:  # OHIF lists no model that returns an image
             description = f"healthy T1w ({analyst.name} {result['params']['weights']})"
             result["params"]["series"] = store.add_series(
                 request["image"], lambda: analyst.healthy(analysis), description, analysis["modality"] == "t1"

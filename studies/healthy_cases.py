@@ -35,6 +35,7 @@ from tqdm import tqdm
 from . import SHARED
 from .training_data import HEALTHY
 
+BIAS_FIELDS = {"medium": ((0.02, 0.03), (0.05, 0.3)), "severe": ((0.02, 0.04), (0.1, 0.6))}  # Table B.1
 KNOTS = [0.22, 0.57, 0.75, 1.0]  # CSF, gray and white matter of a T1w whose white matter is at 0.75, and the brightest
 CONTRASTS = {  # ranges of their values in another modality; CT in shares of 80 HU
     "t2": [[0.8, 1.0], [0.42, 0.58], [0.27, 0.43], [0.2, 0.45]],
@@ -128,7 +129,7 @@ def of_label_map(label_map: MetaTensor, modality: str, labels: LabelTable, seed:
 def degraded(scan: MetaTensor, random: np.random.RandomState) -> MetaTensor:
     """A severe bias field, slices of 3 mm, severe noise (Table B.1)."""
     aligned = AlignToRAS(1.0)(scan)
-    field = RandGridBiasField((0.02, 0.04), (0.1, 0.6)).set_random_state(state=random)
+    field = RandGridBiasField(*BIAS_FIELDS["severe"]).set_random_state(state=random)
     values = np.asarray(field(aligned.as_tensor())[0])
     depth = values.shape[2] // 3 * 3
     thick = values[:, :, :depth].reshape(*values.shape[:2], -1, 3).mean(axis=3)

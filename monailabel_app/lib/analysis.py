@@ -79,6 +79,11 @@ class Analyst:
         """A value of the configs."""
         return self.parser.get_parsed_content(key)
 
+    @property
+    def draws_healthy(self) -> bool:
+        """Whether one of its models answers with the healthy brain."""
+        return "healthy" in self["models"]
+
     def method(self) -> Method:
         """The method with the weights in use; they are read again when they changed."""
         path = self.weights.current()

@@ -16,6 +16,9 @@ from scipy.ndimage import affine_transform, gaussian_filter, gaussian_filter1d
 from scipy.sparse.linalg import cg
 from skimage.measure import block_reduce
 from sklearn.isotonic import IsotonicRegression
+from sklearn.preprocessing import PolynomialFeatures, scale
+
+from ..modalities import known_as
 
 __all__ = ["MatchContrast", "MatchContrastd"]
 
@@ -37,6 +40,10 @@ class MatchContrast(Transform):
         bend: weight of a gain whose slope does not change. It is the length that tells a coil from a lesion: a gain that repeats
             after a length is held back by 1 / (1 + `bend` k²), k being 2 pi `cell` over the length, so that 10 leaves 3/10 of what
             has 5 cm, and 8/10 of what has 16 cm.
+        uneven: of so stiff a gain's logarithm, the standard deviation over the brain that no quadratic function of the place
+            explains, above which the coil is very uneven. Even coils are nearly quadratic over a head, and a stiff gain takes
+            little of a lesion. The gain of an uneven coil is found anew with `uneven_bend`.
+        uneven_bend: `bend` for such a scan, whose gain changes within a few centimetres, as the severe fields of Table B.1 do.
         iterations: turns.
         bins: of T1w intensity, in which the curve is found.
 
@@ -51,7 +58,9 @@ class MatchContrast(Transform):
         cell: float = 4.0,
         steepest: float = 0.03,
         hold: float = 0.01,
-        bend: float = 0.005,
+        bend: float = 10.0,
+        uneven: float = 0.012,
+        uneven_bend: float = 0.005,
         iterations: int = 8,
         bins: int = 64,
     ) -> None:
@@ -60,6 +69,8 @@ class MatchContrast(Transform):
         self.steepest = steepest
         self.hold = hold
         self.bend = bend
+        self.uneven = uneven
+        self.uneven_bend = uneven_bend
         self.iterations = iterations
         self.bins = bins
 
@@ -81,13 +92,21 @@ class MatchContrast(Transform):
             return convert_to_dst_type(np.zeros_like(scan)[None], healthy, dtype=torch.float32)[0]
         spacing = affine_to_spacing(image.affine).numpy() if isinstance(image, MetaTensor) else np.ones(3)
         cells = _Cells(inside, np.maximum(np.rint(self.cell / spacing).astype(int), 1), spacing)
+        expected, log_gain = self._fit(t1, scan, cells, self.bend)
+        if cells.unevenness(log_gain) > self.uneven:
+            expected, _ = self._fit(t1, scan, cells, self.uneven_bend)
+        return convert_to_dst_type((expected * inside)[None], healthy, dtype=torch.float32)[0].clamp(min=0.0)
+
+    def _fit(self, t1: np.ndarray, scan: np.ndarray, cells: _Cells, bend: float) -> tuple[np.ndarray, np.ndarray]:
+        """The scan as gain and curve predict it, and the logarithm of the gain in each cell."""
+        inside = cells.inside
         gain, weight, log_gain = np.ones_like(scan), inside.astype(np.float64), np.zeros(cells.number)
         for _ in range(self.iterations):
             curve = np.where(inside, self._curve(t1[inside], (scan / gain)[inside], weight[inside])(t1), 0.0)
             weight = np.where(inside, self._biweight(scan / gain - curve, inside), 0.0)
-            log_gain = self._gain(cells, scan, curve, log_gain)
+            log_gain = self._gain(cells, scan, curve, log_gain, bend)
             gain = np.exp(cells.to_voxels(log_gain))
-        return convert_to_dst_type((gain * curve * inside)[None], healthy, dtype=torch.float32)[0].clamp(min=0.0)
+        return gain * curve, log_gain
 
     def _curve(self, t1: np.ndarray, scan: np.ndarray, weight: np.ndarray):
         """Weighted mean of the scan over T1w intensity, smoothed along it."""
@@ -110,13 +129,16 @@ class MatchContrast(Transform):
         width = 4.685 * 1.4826 * np.median(np.abs(residual[inside])) + 1e-6
         return np.clip(1.0 - (residual / width) ** 2, 0.0, None) ** 2
 
-    def _gain(self, cells: _Cells, scan: np.ndarray, curve: np.ndarray, before: np.ndarray) -> np.ndarray:
+    def _gain(
+        self, cells: _Cells, scan: np.ndarray, curve: np.ndarray, before: np.ndarray, bend: float
+    ) -> np.ndarray:
         """Logarithm of the gain in each cell.
 
         Args:
             cells: of the brain.
             scan, curve: the scan, and the scan as the curve predicts it without a gain.
             before: what the turn before found.
+            bend: see the class.
         """
         # Fluid is dark in many sequences: its ratio is noise.
         tissue = cells.inside & (curve > 0.2 * np.percentile(scan[cells.inside], 95))
@@ -130,7 +152,7 @@ class MatchContrast(Transform):
         believed = both * np.clip(1.0 - ((slope - cells.step @ before) / limit) ** 2, 0.0, None)
         believed *= np.clip(1.0 - (slope / (2.0 * limit)) ** 2, 0.0, None)
         matrix = cells.step.T @ sparse.diags(believed) @ cells.step
-        matrix += self.hold * cells.laplacian + self.bend * cells.laplacian @ cells.laplacian
+        matrix += self.hold * cells.laplacian + bend * cells.laplacian @ cells.laplacian
         matrix += 1e-6 * sparse.eye(cells.number)
         gain, _ = cg(matrix, cells.step.T @ (believed * slope), x0=before, rtol=1e-3, maxiter=200)
         return gain + np.median((ratio - gain)[known])
@@ -169,6 +191,12 @@ class _Cells:
         self.step = sparse.csr_matrix(entries, shape=(len(start), self.number))
         self.laplacian = self.step.T @ self.step
 
+    def unevenness(self, values: np.ndarray) -> float:
+        """Standard deviation of what is left of the values when a quadratic function of the place is taken away."""
+        place = PolynomialFeatures(2).fit_transform(scale(np.argwhere(self.within)))
+        explained, *_ = np.linalg.lstsq(place, values, rcond=None)
+        return float((values - place @ explained).std())
+
     def _blocks(self, values: np.ndarray) -> np.ndarray:
         return block_reduce(values.astype(np.float64), tuple(self.factors), np.sum)
 
@@ -182,8 +210,8 @@ class _Cells:
         full[self.within] = values
         share = gaussian_filter(self.within.astype(np.float64), 1.0)
         smooth = gaussian_filter(full, 1.0) / np.maximum(share, 1e-6)
-        scale, offset = 1.0 / self.factors, 0.5 / self.factors - 0.5
-        return affine_transform(smooth, scale, offset, output_shape=self.inside.shape, order=1, mode="nearest")
+        step, offset = 1.0 / self.factors, 0.5 / self.factors - 0.5
+        return affine_transform(smooth, step, offset, output_shape=self.inside.shape, order=1, mode="nearest")
 
 
 class MatchContrastd(MapTransform):
@@ -195,7 +223,7 @@ class MatchContrastd(MapTransform):
         brain_key: brain mask.
         modality_key: modality of the scan.
         expected_key: where the predicted healthy scan goes.
-        bend_of: `bend` of a `MatchContrast`, by modality; that of the others is its default.
+        uneven_of: `uneven` of the `MatchContrast`, by modality; that of the others is its default.
         match: further arguments of `MatchContrast`.
     """
 
@@ -206,11 +234,11 @@ class MatchContrastd(MapTransform):
         brain_key: str = "brain",
         modality_key: str = "modality",
         expected_key: str = "expected",
-        bend_of: Mapping[str, float] | None = None,
+        uneven_of: Mapping[str, float] | None = None,
         **match,
     ) -> None:
         super().__init__(keys)
-        self.bend_of = dict(bend_of or {})
+        self.uneven_of = dict(uneven_of or {})
         self.match = match
         self.image_key = image_key
         self.brain_key = brain_key
@@ -219,7 +247,8 @@ class MatchContrastd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         modality = str(data[self.modality_key])
-        stiff = {"bend": self.bend_of[modality]} if modality in self.bend_of else {}
-        match = MatchContrast(monotone=modality.startswith("t1"), **{**self.match, **stiff})
+        known = known_as(modality, self.uneven_of)
+        uneven = {"uneven": self.uneven_of[known]} if known in self.uneven_of else {}
+        match = MatchContrast(monotone=modality.startswith("t1"), **{**self.match, **uneven})
         volumes = (data[key] for key in (self.keys[0], self.image_key, self.brain_key))
         return {**data, self.expected_key: match(*volumes)}
