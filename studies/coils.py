@@ -18,7 +18,7 @@ from scripts.symmetry import Mirror
 from scripts.volumes import voxel_ml
 from tqdm import tqdm
 
-LEVELS = {"medium": ((0.02, 0.03), (0.05, 0.3)), "severe": ((0.02, 0.04), (0.1, 0.6))}
+from .healthy_cases import BIAS_FIELDS
 
 
 def found_under_bias(folder: Path, settings: dict) -> pd.DataFrame:
@@ -30,8 +30,8 @@ def found_under_bias(folder: Path, settings: dict) -> pd.DataFrame:
     rows = []
     for number, case in enumerate(tqdm(ScanCache(scans, from_config("evaluation.yaml", "preparation", {}), None))):
         row = {"subject": case["subject"]}
-        for level, (scale, std) in LEVELS.items():
-            scan = ScaleToUnit()(RandGridBiasField(scale, std).set_random_state(number)(case["scan"]))
+        for level, field in BIAS_FIELDS.items():
+            scan = ScaleToUnit()(RandGridBiasField(*field).set_random_state(number)(case["scan"]))
             score = guest({**case, "scan": scan, "mirrored": Mirror()(scan, case["mirror_transform"])})["score"]
             lesion = postprocessing.mask(postprocessing(score, case["brain"]), guest["threshold"])
             row[level] = round(float(lesion.sum()) * voxel_ml(lesion), 2)

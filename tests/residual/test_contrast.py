@@ -148,3 +148,14 @@ def test_an_even_coil_has_a_stiff_gain_that_takes_no_lesion(soft):
     inside = (brain.as_tensor() > 0) & ~lesion
     off = {name: float((value - healthy).abs().as_tensor()[inside].mean()) for name, value in found.items()}
     assert off["even"] < 0.5 * off["one factor"]  # a gain that cannot bend at all follows no coil
+
+
+def test_what_counts_as_an_uneven_coil_is_told_by_modality(soft):
+    t1, brain, _, scan, _ = soft
+    match = MatchContrastd("pred", image_key="scan", uneven_of={"flair": 1.0, "t1": 0.0})
+    data = {"pred": t1, "scan": scan, "brain": brain}
+    found = {modality: match({**data, "modality": modality})["expected"] for modality in ("flair", "t2", "t1c")}
+    stiff, loose = MatchContrast(uneven=1.0), MatchContrast(uneven=0.0, monotone=True)
+    torch.testing.assert_close(found["flair"], stiff(t1, scan, brain))
+    torch.testing.assert_close(found["t2"], found["flair"])  # by the default, which this coil does not reach
+    torch.testing.assert_close(found["t1c"], loose(t1, scan, brain))  # as a T1w
