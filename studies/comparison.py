@@ -67,12 +67,22 @@ def with_lesion(
     order = np.sort(spread[brain])
     cut = max(float(order[-min(len(order), int(ml * 1000))]), 1e-3)
     share = np.clip(spread / cut, 0.0, 1.0) ** 2
+    return painted(scan, modality, share, random), like(scan, brain & (spread >= cut))
+
+
+def painted(scan: MetaTensor, modality: str, share: np.ndarray, random: np.random.RandomState) -> MetaTensor:
+    """The scan with a lesion of one intensity, which has a share of every voxel, ``(X, Y, Z)`` in [0, 1]."""
+    values = np.asarray(scan[0])
+    brain = values > 0
     low, high = LEVELS[modality][random.randint(len(LEVELS[modality]))]
     level = random.uniform(low, high) * np.percentile(values[brain], 99)
     texture = level * (1 + 0.05 * random.normal(size=values.shape))
-    painted = np.where(brain, values * (1 - share) + texture * share, values)
-    as_volume = lambda v: MetaTensor(torch.from_numpy(v.astype(np.float32))[None], affine=scan.affine)  # noqa: E731
-    return as_volume(painted), as_volume(brain & (spread >= cut))
+    return like(scan, np.where(brain, values * (1 - share) + texture * share, values))
+
+
+def like(scan: MetaTensor, values: np.ndarray) -> MetaTensor:
+    """Values ``(X, Y, Z)`` as a volume on the grid of a scan."""
+    return MetaTensor(torch.from_numpy(values.astype(np.float32))[None], affine=scan.affine)
 
 
 def write_comparison(folder: Path) -> Path:

@@ -129,9 +129,7 @@ class MatchContrast(Transform):
         width = 4.685 * 1.4826 * np.median(np.abs(residual[inside])) + 1e-6
         return np.clip(1.0 - (residual / width) ** 2, 0.0, None) ** 2
 
-    def _gain(
-        self, cells: _Cells, scan: np.ndarray, curve: np.ndarray, before: np.ndarray, bend: float
-    ) -> np.ndarray:
+    def _gain(self, cells: _Cells, scan: np.ndarray, curve: np.ndarray, before: np.ndarray, bend: float) -> np.ndarray:
         """Logarithm of the gain in each cell.
 
         Args:
