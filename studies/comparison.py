@@ -18,7 +18,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from monai.data import MetaTensor
 from monai.utils import set_determinism
 from scripts.fluid import RandFluidAnomaly
@@ -26,7 +25,7 @@ from scripts.volumes import read_volume
 from tqdm import tqdm
 
 from . import SHARED
-from .healthy_cases import entry, extracted, in_other_contrasts, save, with_cavity
+from .healthy_cases import entry, extracted, in_other_contrasts, like, save, with_cavity
 from .real_scans import write_real_scans
 from .training_data import HEALTHY, HELD_OUT, label_maps
 
@@ -63,7 +62,7 @@ def with_lesion(
         taper=20.0,
     )
     fluid.set_random_state(state=random)
-    spread = np.asarray(fluid(MetaTensor(torch.from_numpy(brain[None].astype(np.float32)), affine=scan.affine))[0])
+    spread = np.asarray(fluid(like(scan, brain))[0])
     order = np.sort(spread[brain])
     cut = max(float(order[-min(len(order), int(ml * 1000))]), 1e-3)
     share = np.clip(spread / cut, 0.0, 1.0) ** 2
@@ -78,11 +77,6 @@ def painted(scan: MetaTensor, modality: str, share: np.ndarray, random: np.rando
     level = random.uniform(low, high) * np.percentile(values[brain], 99)
     texture = level * (1 + 0.05 * random.normal(size=values.shape))
     return like(scan, np.where(brain, values * (1 - share) + texture * share, values))
-
-
-def like(scan: MetaTensor, values: np.ndarray) -> MetaTensor:
-    """Values ``(X, Y, Z)`` as a volume on the grid of a scan."""
-    return MetaTensor(torch.from_numpy(values.astype(np.float32))[None], affine=scan.affine)
 
 
 def write_comparison(folder: Path) -> Path:

@@ -91,6 +91,11 @@ def entry(image: str, modality: str, **known) -> dict:
     return {"subject": image.removesuffix(".nii.gz"), "image": image, "modality": modality, **known}
 
 
+def like(scan: MetaTensor, values: np.ndarray) -> MetaTensor:
+    """Values ``(X, Y, Z)`` as a volume on the grid of a scan."""
+    return MetaTensor(torch.from_numpy(values.astype(np.float32))[None], affine=scan.affine)
+
+
 def extracted(scan: MetaTensor) -> MetaTensor:
     """The brain of a scan, aligned to RAS at 1 mm, white matter at 0.75."""
     aligned = AlignToRAS(1.0)(scan)
@@ -175,8 +180,7 @@ def with_cavity(
     share = gaussian_filter(cavity.astype(float), 0.7)
     texture = fluid + 0.02 * np.percentile(values[brain], 95) * random.normal(size=brain.shape)
     filled = np.where(brain, values * (1 - share) + np.maximum(texture, 0.0) * share, values)
-    as_volume = lambda v: MetaTensor(torch.from_numpy(v.astype(np.float32))[None], affine=aligned.affine)  # noqa: E731
-    return as_volume(filled), as_volume(cavity)
+    return like(aligned, filled), like(aligned, cavity)
 
 
 def write_healthy_cases(folder: Path) -> None:

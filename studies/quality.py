@@ -27,12 +27,29 @@ LESION_ML = (2.0, 50.0)
 SMALL_ML = (0.2, 0.5, 1.0)
 
 
-def lesioned(scan: MetaTensor, modality: str, name: str, folder: Path, random: np.random.RandomState) -> dict:
-    """Write a scan with one lesion and the mask of it; the entry of a datalist."""
+def diseased(
+    scan: MetaTensor, mask: MetaTensor, modality: str, name: str, folder: Path, **known: str
+) -> dict[str, object]:
+    """Write a scan with a lesion and the mask of it; the entry of a datalist."""
+    image = save(scan, folder / f"{name}.nii.gz")
+    return entry(image, modality, lesion=save(mask, folder / f"{name}_mask.nii.gz", np.uint8), **known)
+
+
+def lesioned(scan: MetaTensor, modality: str, random: np.random.RandomState) -> tuple[MetaTensor, MetaTensor]:
+    """The scan with one lesion of 2 to 50 ml, and its mask."""
     low, high = LESION_ML
-    scan, mask = with_lesion(scan, modality, low * (high / low) ** random.uniform(), random)
-    image = save(scan, folder / f"{name}_lesion.nii.gz")
-    return entry(image, modality, lesion=save(mask, folder / f"{name}_lesion_mask.nii.gz", np.uint8))
+    return with_lesion(scan, modality, low * (high / low) ** random.uniform(), random)
+
+
+def with_ball(
+    scan: MetaTensor, white: np.ndarray, ml: float, random: np.random.RandomState
+) -> tuple[MetaTensor, MetaTensor]:
+    """The T1w, at 1 mm, with a ball of a volume around one of the places ``(N, 3)``, and its mask."""
+    centre = white[random.randint(len(white))]
+    away = np.linalg.norm(np.moveaxis(np.indices(scan.shape[1:]), 0, -1) - centre, axis=-1)
+    radius = (3 * ml * 1000 / (4 * np.pi)) ** (1 / 3)  # mm
+    share = np.clip(radius + 0.5 - away, 0.0, 1.0)
+    return painted(scan, "t1", share, random), like(scan, away <= radius)
 
 
 def write_contrasts(folder: Path) -> Path:
@@ -43,51 +60,38 @@ def write_contrasts(folder: Path) -> Path:
         random = np.random.RandomState([19, number])
         brain = extracted(read_volume(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz"))
         for healthy in in_other_contrasts(subject, brain, folder, random):
-            scan = read_volume(folder / healthy["image"])
-            cases.append(lesioned(scan, healthy["modality"], healthy["subject"], folder, random))
-    datalist = folder / "contrasts.json"
-    datalist.write_text(json.dumps({"test": cases}, indent=1))
-    return datalist
+            modality = healthy["modality"]
+            scan, mask = lesioned(read_volume(folder / healthy["image"]), modality, random)
+            cases.append(diseased(scan, mask, modality, f"{healthy['subject']}_lesion", folder))
+    return write_datalist(folder / "contrasts.json", cases)
 
 
-def write_quality(folder: Path) -> Path:
-    """Write the datalist and its scans; the same every time."""
+def write_quality(folder: Path) -> tuple[Path, Path]:
+    """Write the datalists of the people that test, with one lesion and with small ones, and their scans; the same every time."""
     set_determinism(0)
     folder.mkdir(parents=True, exist_ok=True)
-    cases = []
+    cases, small = [], []
     for number, subject in enumerate(tqdm(HEALTHY["test"])):
         random = np.random.RandomState([18, number])
         brain = extracted(read_volume(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz"))
         healthy = save(brain, folder / f"{subject}_t1.nii.gz")
-        cases.append({**lesioned(brain, "t1", subject, folder, random), "healthy": healthy})
-    datalist = folder / "datalist.json"
-    datalist.write_text(json.dumps({"test": cases}, indent=1))
-    return datalist
+        scan, mask = lesioned(brain, "t1", random)
+        cases.append(diseased(scan, mask, "t1", f"{subject}_lesion", folder, healthy=healthy))
 
-
-def write_small(folder: Path) -> Path:
-    """Write the datalist of small lesions and its scans; the same every time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cases = []
-    for number, subject in enumerate(tqdm(HEALTHY["test"])):
         random = np.random.RandomState([20, number])
-        brain = extracted(read_volume(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz"))
         values = np.asarray(brain[0])
-        white = binary_erosion(values > 0.65 * np.percentile(values[values > 0], 99), iterations=2)
+        bright = values > 0.65 * np.percentile(values[values > 0], 99)
+        white = np.argwhere(binary_erosion(bright, iterations=2))
         for ml in SMALL_ML:
-            centre = np.argwhere(white)[random.randint(white.sum())]
-            away = np.linalg.norm(np.moveaxis(np.indices(values.shape), 0, -1) - centre, axis=-1)
-            radius = (3 * ml * 1000 / (4 * np.pi)) ** (1 / 3)  # mm, of 1 mm voxels
-            share = np.clip(radius + 0.5 - away, 0.0, 1.0)
-            name = f"{subject}_{ml:g}ml"
-            image = save(painted(brain, "t1", share, random), folder / f"{name}.nii.gz")
-            mask = save(like(brain, away <= radius), folder / f"{name}_mask.nii.gz", np.uint8)
-            cases.append(entry(image, "t1", lesion=mask))
-    datalist = folder / "small.json"
-    datalist.write_text(json.dumps({"test": cases}, indent=1))
-    return datalist
+            scan, mask = with_ball(brain, white, ml, random)
+            small.append(diseased(scan, mask, "t1", f"{subject}_{ml:g}ml", folder))
+    return write_datalist(folder / "datalist.json", cases), write_datalist(folder / "small.json", small)
+
+
+def write_datalist(path: Path, cases: list[dict]) -> Path:
+    path.write_text(json.dumps({"test": cases}, indent=1))
+    return path
 
 
 if __name__ == "__main__":
-    for write in (write_quality, write_contrasts, write_small):
-        print(write(Path(sys.argv[1])))
+    print(*write_quality(Path(sys.argv[1])), write_contrasts(Path(sys.argv[1])))

@@ -100,11 +100,12 @@ class MatchContrast(Transform):
     def _fit(self, t1: np.ndarray, scan: np.ndarray, cells: _Cells, bend: float) -> tuple[np.ndarray, np.ndarray]:
         """The scan as gain and curve predict it, and the logarithm of the gain in each cell."""
         inside = cells.inside
+        penalty = self.hold * cells.laplacian + bend * cells.laplacian @ cells.laplacian
         gain, weight, log_gain = np.ones_like(scan), inside.astype(np.float64), np.zeros(cells.number)
         for _ in range(self.iterations):
             curve = np.where(inside, self._curve(t1[inside], (scan / gain)[inside], weight[inside])(t1), 0.0)
             weight = np.where(inside, self._biweight(scan / gain - curve, inside), 0.0)
-            log_gain = self._gain(cells, scan, curve, log_gain, bend)
+            log_gain = self._gain(cells, scan, curve, log_gain, penalty)
             gain = np.exp(cells.to_voxels(log_gain))
         return gain * curve, log_gain
 
@@ -129,14 +130,16 @@ class MatchContrast(Transform):
         width = 4.685 * 1.4826 * np.median(np.abs(residual[inside])) + 1e-6
         return np.clip(1.0 - (residual / width) ** 2, 0.0, None) ** 2
 
-    def _gain(self, cells: _Cells, scan: np.ndarray, curve: np.ndarray, before: np.ndarray, bend: float) -> np.ndarray:
+    def _gain(
+        self, cells: _Cells, scan: np.ndarray, curve: np.ndarray, before: np.ndarray, penalty: sparse.csr_matrix
+    ) -> np.ndarray:
         """Logarithm of the gain in each cell.
 
         Args:
             cells: of the brain.
             scan, curve: the scan, and the scan as the curve predicts it without a gain.
             before: what the turn before found.
-            bend: see the class.
+            penalty: of a gain that changes and of one that bends, ``(cells, cells)``.
         """
         # Fluid is dark in many sequences: its ratio is noise.
         tissue = cells.inside & (curve > 0.2 * np.percentile(scan[cells.inside], 95))
@@ -150,7 +153,7 @@ class MatchContrast(Transform):
         believed = both * np.clip(1.0 - ((slope - cells.step @ before) / limit) ** 2, 0.0, None)
         believed *= np.clip(1.0 - (slope / (2.0 * limit)) ** 2, 0.0, None)
         matrix = cells.step.T @ sparse.diags(believed) @ cells.step
-        matrix += self.hold * cells.laplacian + bend * cells.laplacian @ cells.laplacian
+        matrix += penalty
         matrix += 1e-6 * sparse.eye(cells.number)
         gain, _ = cg(matrix, cells.step.T @ (believed * slope), x0=before, rtol=1e-3, maxiter=200)
         return gain + np.median((ratio - gain)[known])
