@@ -255,7 +255,7 @@ def test_calibrating_gating_and_judging(folder, trained, people):
     out = run("calibrating", ["inference", "calibrate"], folder, listed, **own)
     known = json.loads((out / "calibration.json").read_text())
     assert known["about"]["promise"] == OTHER["calibrate"]
-    calibrated = own | {"method_settings": {"features": [8, 8, 8, 8], "calibration": str(out / "calibration.json")}}
+    calibrated = own | {"method_settings": own["method_settings"] | {"calibration": str(out / "calibration.json")}}
     out = run("gating", ["inference", "gate"], folder, listed, **calibrated)
     assert json.loads((out / "gate.json").read_text())["t1"]["passed"]
     out = run("judging", ["inference", "judge"], folder, listed, **calibrated)

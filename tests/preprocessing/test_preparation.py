@@ -92,8 +92,8 @@ def test_what_shows_no_brain_is_refused(tmp_path):
     noise = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 12, 12, generator=generator), (90, 90, 90))[0]
     with pytest.raises(InputError, match="brain found"):
         BrainExtraction()(MetaTensor(noise, affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0]))))
-    with pytest.raises(InputError, match=r"hd-bet.*not installed.*pip install hd-bet"):
-        BrainExtraction("hd-bet")(MetaTensor(noise))
+    with pytest.raises(InputError, match=r"synthstrip.*not installed.*FreeSurfer"):
+        BrainExtraction("synthstrip")(MetaTensor(noise))
     with pytest.raises(InputError, match="not known"):
         BrainExtraction("magic")
 

@@ -28,6 +28,7 @@ from skimage.measure import regionprops
 
 from ..errors import InputError
 from ..volumes import on_grid, read_volume, voxel_ml
+from .hd_bet import hd_bet
 from .template import place_template
 
 __all__ = ["BrainExtraction", "BrainExtractiond"]
@@ -42,15 +43,7 @@ SURFACE, THREAD = 10.0, 3.0  # mm: depth of what may be taken off, radius of wha
 CLEFT = 10.0  # mm: what an extracted scan lacks between parts of the brain twice this near is brain, as dark as air
 BONE = 0.1  # of the median inside: darker is compact bone or air in any contrast
 
-# Command and what brings it; both fetch their weights on first use.
-TOOLS = {
-    "hd-bet": (["hd-bet", "-i", "{scan}", "-o", "{out}", "--save_bet_mask"], "out_bet.nii.gz", "pip install hd-bet"),
-    "synthstrip": (
-        ["mri_synthstrip", "-i", "{scan}", "-m", "{mask}"],
-        "mask.nii.gz",
-        "install FreeSurfer 7.3 or its synthstrip container",
-    ),
-}
+SYNTHSTRIP = ("mri_synthstrip", "-i", "{scan}", "-m", "{mask}")
 
 
 @lru_cache(maxsize=1)
@@ -67,8 +60,9 @@ class BrainExtraction(Transform):
         template: the ICBM template's brain is placed in the scan (`place_template`); near its surface, what is brighter than
             anything inside (fat, marrow, vessels) or as dark as bone is taken off, and so is what lies beyond it or hangs on by a
             thread.
+        hd-bet: a network for T1w, T2w and FLAIR (`hd_bet`); its package has 294 MB and is no part of the installation.
         auto: deepbet, and the template where its answer cannot be a brain.
-        hd-bet, synthstrip: commands that need an installation.
+        synthstrip: FreeSurfer's command, where it is installed.
 
     A scan that is brain-extracted already is recognized, for its background is empty, and almost no signal lies outside the brain
     that was found: its signal is the brain, and so are clefts in it, which a lesion as dark as air leaves at the surface. What an
@@ -88,7 +82,7 @@ class BrainExtraction(Transform):
     """
 
     def __init__(self, method: str = "auto", stripped_share: float = 0.2, least_information: float = 0.1) -> None:
-        known = ("auto", "deepbet", "template", *TOOLS)
+        known = ("auto", "deepbet", "template", "hd-bet", "synthstrip")
         if method not in known:
             raise InputError(f"brain extraction '{method}' is not known; use one of {', '.join(known)}")
         self.method = method
@@ -98,10 +92,8 @@ class BrainExtraction(Transform):
 
     def __call__(self, img: MetaTensor) -> MetaTensor:
         name = img.meta.get("filename_or_obj", "the scan")
-        if self.method in TOOLS:
-            return self._described(self._by_tool(img, name), self.method, 0.0)
-        used = "template" if self.method == "template" else "deepbet"
-        inside = self._by_template(img, name) if used == "template" else self._by_deepbet(img, name)
+        used = "deepbet" if self.method == "auto" else self.method
+        inside = self._found_by(used, img, name)
         if inside is None:
             used, inside = "template", self._by_template(img, name)
         values = img.as_tensor()
@@ -143,6 +135,12 @@ class BrainExtraction(Transform):
             warnings.append(f"{trimmed_ml:.0f} ml outside of the brain, left by an earlier extraction, were trimmed")
         mask.meta.update(brain_method=used, trimmed_ml=round(trimmed_ml, 1), brain_warnings=warnings)
         return mask
+
+    def _found_by(self, method: str, img: MetaTensor, name) -> torch.Tensor | None:
+        if method == "hd-bet":
+            return hd_bet(img)
+        by = {"deepbet": self._by_deepbet, "template": self._by_template, "synthstrip": self._by_synthstrip}
+        return by[method](img, name)
 
     def _by_template(self, img: MetaTensor, name) -> torch.Tensor:
         placed, information = place_template(img)
@@ -195,23 +193,23 @@ class BrainExtraction(Transform):
         cleaned[0][box] = torch.from_numpy(kept & near)
         return cleaned
 
-    def _by_tool(self, img: MetaTensor, name) -> MetaTensor:
-        command, result, remedy = TOOLS[self.method]
-        if shutil.which(command[0]) is None:
+    @staticmethod
+    def _by_synthstrip(img: MetaTensor, name) -> torch.Tensor:
+        if shutil.which(SYNTHSTRIP[0]) is None:
             raise InputError(
-                f"brain extraction '{self.method}' needs the command {command[0]}, which is not installed: {remedy} "
-                "(it fetches its weights on first use), or use the method template"
+                f"brain extraction 'synthstrip' needs the command {SYNTHSTRIP[0]}, which is not installed: install FreeSurfer 7.3 "
+                "or its synthstrip container, or use the method deepbet"
             )
         with tempfile.TemporaryDirectory() as directory:
-            files = {key: str(Path(directory) / f"{key}.nii.gz") for key in ("scan", "out", "mask")}
+            files = {key: str(Path(directory) / f"{key}.nii.gz") for key in ("scan", "mask")}
             save = SaveImage(directory, separate_folder=False, resample=False, print_log=False, output_postfix="")
             save(img, filename=files["scan"].removesuffix(".nii.gz"))
-            done = subprocess.run([part.format(**files) for part in command], capture_output=True, text=True)
+            done = subprocess.run([part.format(**files) for part in SYNTHSTRIP], capture_output=True, text=True)
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise InputError(f"{command[0]} failed on {name}: {reason}")
-            mask = read_volume(Path(directory) / result)
-        return MetaTensor((mask.as_tensor() > 0).float(), meta=dict(img.meta))
+                raise InputError(f"{SYNTHSTRIP[0]} failed on {name}: {reason}")
+            mask = read_volume(files["mask"])
+        return mask.as_tensor() > 0
 
 
 class BrainExtractiond(MapTransform):
