@@ -90,6 +90,8 @@ class Methods:
         prepared = Compose(self.before)({"image": str(path), **({"modality": modality} if modality else {})})
         found = []
         for name, extract in self.extract.items():
+            if prepared.get("modality") == "ct" and name != "template":
+                continue  # the template does it for them
             started = time.monotonic()
             mask = extract(dict(prepared))["brain"]
             found.append((name, mask, time.monotonic() - started))
@@ -112,6 +114,7 @@ def drawn_heads(methods: Methods, folder: Path) -> pd.DataFrame:
                 about = {"head": volume_stem(path), "modality": modality, "method": name}
                 rows.append({**about, "used": mask.meta["brain_method"], **errors(mask, truth), "seconds": seconds})
             file.unlink()
+        pd.DataFrame(rows).to_csv(folder / "brains.csv", index=False)
     return pd.DataFrame(rows)
 
 
@@ -129,13 +132,14 @@ def real_heads(methods: Methods, folder: Path) -> Path:
         scan, found = methods(path, modality)
         values = np.asarray(scan[0])
         middle = [int(np.median(v)) for v in np.nonzero(np.asarray(found[0][1][0]) > 0)]
+        for shown in row:
+            shown.set_axis_off()
         for column, (name, mask, _) in enumerate(found):
             for side, axis in enumerate((2, 0)):
                 shown = row[2 * column + side]
                 sections = [np.take(volume, middle[axis], axis).T for volume in (values, np.asarray(mask[0]))]
                 shown.imshow(sections[0], origin="lower", cmap="gray", vmax=np.percentile(values[values > 0], 98))
                 shown.contour(sections[1], [0.5], colors="red", linewidths=0.9)
-                shown.set_axis_off()
             row[2 * column].set_title(f"{title}: {name}", fontsize=8, loc="left")
     figure.tight_layout(pad=0.3)
     figure.savefig(folder / "real_heads.png", dpi=70)
@@ -148,6 +152,5 @@ if __name__ == "__main__":
     methods = Methods(sys.argv[2:] or ["deepbet", "template", *(["hd-bet"] if hd_bet_installed() else [])])
     print(real_heads(methods, folder))
     table = drawn_heads(methods, folder)
-    table.to_csv(folder / "brains.csv", index=False)
     columns = ["dice", "surface_95", "surface_worst", "seconds"]
     print(table.groupby(["modality", "method"])[columns].agg(["median", "min", "max"]).round(3).to_string())

@@ -236,7 +236,8 @@ class BrainExtractiond(MapTransform):
         self.mask_key = mask_key
         self.modality_key = modality_key
         self.extract = BrainExtraction(method, **extraction)
-        self.extract_ct = BrainExtraction("template", **extraction) if method in ("auto", "deepbet") else self.extract
+        by_template = method in ("auto", "deepbet", "hd-bet")
+        self.extract_ct = BrainExtraction("template", **extraction) if by_template else self.extract
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         if self.mask_key in data:
