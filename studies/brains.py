@@ -37,6 +37,7 @@ AROUND = {  # on the scale of APPEARANCES, as which CT is 0 to 80 HU
     "flair": {"skin": 100, "bone": 12, "marrow": 130, "sinus": 40, "mucosa": 170, "eye": 25},
     "ct": {"skin": 90, "bone": 255, "marrow": 255, "sinus": 150, "mucosa": 110, "eye": 30},
 }
+CEREBELLUM = [7, 8, 46, 47]
 CSF_CLOSING = 9.0  # mm, as in generator.yaml: what lies further out than this closing of the brain is not brain
 REAL_HEADS = {
     "Colin27": "templates/colin27_t1_1mm.nii.gz",
@@ -66,6 +67,12 @@ def head_of(label_map: MetaTensor, modality: str, labels: LabelTable, random: np
         return like(label_map, np.where(inside, np.where(values > 200, 700.0, values * 80.0 / 255.0), -1000.0))
     field = RandGridBiasField(*BIAS_FIELDS["medium"]).set_random_state(state=random)
     return MetaTensor(field(like(label_map, values)).as_tensor(), affine=label_map.affine)
+
+
+def lowest_of(label_map: MetaTensor, numbers: list[int]) -> float:
+    """Height of the lowest voxel of some labels, RAS mm."""
+    voxels = np.argwhere(np.isin(np.asarray(label_map[0]), numbers))
+    return float((voxels @ np.asarray(label_map.affine)[2, :3] + float(label_map.affine[2, 3])).min())
 
 
 def errors(mask: MetaTensor, brain: MetaTensor) -> dict[str, float]:
@@ -105,14 +112,24 @@ def drawn_heads(methods: Methods, folder: Path) -> pd.DataFrame:
     for number, path in enumerate(tqdm(sorted((SHARED / "label_maps").glob("*.nii.gz")))):
         label_map = Orientation("RAS", labels=None)(read_volume(path))
         brain = trim({"label": labels.clean(label_map)})["label"] > 0
+        # Where the brain stem ends is a matter of taste: nothing is compared below the cerebellum.
+        bottom = lowest_of(label_map, CEREBELLUM)
         for modality in AROUND:
             head = head_of(label_map, modality, labels, np.random.RandomState([21, number]))
             file = folder / save(head, folder / f"{volume_stem(path)}_{modality}.nii.gz")
             scan, found = methods(file, modality)
             truth = on_grid(MetaTensor(brain.float().as_tensor(), affine=label_map.affine), scan)
+            first = round(float(np.linalg.solve(np.asarray(scan.affine), [0.0, 0.0, bottom, 1.0])[2]))
             for name, mask, seconds in found:
                 about = {"head": volume_stem(path), "modality": modality, "method": name}
-                rows.append({**about, "used": mask.meta["brain_method"], **errors(mask, truth), "seconds": seconds})
+                rows.append(
+                    {
+                        **about,
+                        "used": mask.meta["brain_method"],
+                        **errors(mask[..., first:], truth[..., first:]),
+                        "seconds": seconds,
+                    }
+                )
             file.unlink()
         pd.DataFrame(rows).to_csv(folder / "brains.csv", index=False)
     return pd.DataFrame(rows)
@@ -150,7 +167,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     methods = Methods(sys.argv[2:] or ["deepbet", "template", *(["hd-bet"] if hd_bet_installed() else [])])
-    print(real_heads(methods, folder))
     table = drawn_heads(methods, folder)
     columns = ["dice", "surface_95", "surface_worst", "seconds"]
     print(table.groupby(["modality", "method"])[columns].agg(["median", "min", "max"]).round(3).to_string())
+    print(real_heads(methods, folder))

@@ -96,6 +96,8 @@ class BrainExtraction(Transform):
         inside = self._found_by(used, img, name)
         if inside is None:
             used, inside = "template", self._by_template(img, name)
+        if not inside.any():
+            raise InputError(f"{used} found no brain in {name}; is it a head scan? Or try the method template")
         values = img.as_tensor()
         bright = torch.quantile(values[inside][:: max(1, int(inside.sum()) // 100_000)], 0.999)
         signal = values > 0.02 * bright
