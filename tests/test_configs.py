@@ -61,14 +61,8 @@ PACKAGE_OF = {
 
 def test_metadata_names_every_package_that_the_bundle_imports():
     metadata = json.loads((CONFIGS / "metadata.json").read_text())
-    named = {
-        "monai",
-        "pytorch",
-        "numpy",
-        "itk-elastix",
-        *metadata["required_packages_version"],
-        *metadata["optional_packages_version"],
-    }
+    optional = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["hd-bet"]
+    named = {"monai", "pytorch", "numpy", "itk-elastix", *metadata["required_packages_version"], *optional}
     imported = set()
     for path in (ROOT / "bundle/scripts").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
