@@ -38,7 +38,6 @@ AROUND = {  # on the scale of APPEARANCES, as which CT is 0 to 80 HU
     "ct": {"skin": 90, "bone": 255, "marrow": 255, "sinus": 150, "mucosa": 110, "eye": 30},
 }
 CEREBELLUM = [7, 8, 46, 47]
-CSF_CLOSING = 9.0  # mm, as in generator.yaml: what lies further out than this closing of the brain is not brain
 REAL_HEADS = {
     "Colin27": "templates/colin27_t1_1mm.nii.gz",
     "studyforrest, defaced": "templates/healthy_t1_head_studyforrest.nii.gz",
@@ -69,12 +68,13 @@ def head_of(label_map: MetaTensor, modality: str, labels: LabelTable, random: np
     return MetaTensor(field(like(label_map, values)).as_tensor(), affine=label_map.affine)
 
 
-def solid(brain: MetaTensor) -> MetaTensor:
+def solid(brain: MetaTensor, closing: float) -> MetaTensor:
     """A brain with what lies in its clefts, as vessels and falx, which every brain extraction counts as brain."""
-    mask = np.pad(np.asarray(KeepLargestConnectedComponent()(brain)[0]) > 0, int(CSF_CLOSING) + 1)
-    near = distance_transform_edt(~mask) <= CSF_CLOSING
-    inner = (slice(int(CSF_CLOSING) + 1, -int(CSF_CLOSING) - 1),) * 3
-    return like(brain, (mask | (distance_transform_edt(near) > CSF_CLOSING))[inner])
+    margin = int(closing) + 1
+    mask = np.pad(np.asarray(KeepLargestConnectedComponent()(brain)[0]) > 0, margin)
+    near = distance_transform_edt(~mask) <= closing
+    closed = mask | (distance_transform_edt(near) > closing)
+    return like(brain, closed[(slice(margin, -margin),) * 3])
 
 
 def lowest_of(label_map: MetaTensor, numbers: list[int]) -> float:
@@ -114,12 +114,12 @@ class Methods:
 
 
 def drawn_heads(methods: Methods, folder: Path) -> pd.DataFrame:
-    labels = from_config("generator.yaml", "labels", {})
-    trim = TrimLabelsd("label", outer=[24], radius=CSF_CLOSING)
+    labels, closing = (from_config("generator.yaml", part, {}) for part in ("labels", "csf_closing"))
+    trim = TrimLabelsd("label", outer=[24], radius=closing)
     rows = []
     for number, path in enumerate(tqdm(sorted((SHARED / "label_maps").glob("*.nii.gz")))):
         label_map = Orientation("RAS", labels=None)(read_volume(path))
-        brain = solid(trim({"label": labels.clean(label_map)})["label"] > 0)
+        brain = solid(trim({"label": labels.clean(label_map)})["label"] > 0, closing)
         # Where the brain stem ends is a matter of taste: nothing is compared below the cerebellum.
         bottom = lowest_of(label_map, CEREBELLUM)
         for modality in AROUND:
