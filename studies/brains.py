@@ -17,10 +17,11 @@ import pandas as pd
 from monai.data import MetaTensor
 from monai.metrics import compute_dice, compute_hausdorff_distance
 from monai.transforms import Compose, KeepLargestConnectedComponent, Orientation
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
 from scripts.appearance import RandGridBiasField
 from scripts.config import from_config
 from scripts.labels import LabelTable, TrimLabelsd
+from scripts.neighbourhood import closed
 from scripts.preprocessing.hd_bet import hd_bet_installed
 from scripts.volumes import on_grid, read_volume, volume_stem
 from tqdm import tqdm
@@ -68,15 +69,6 @@ def head_of(label_map: MetaTensor, modality: str, labels: LabelTable, random: np
     return MetaTensor(field(like(label_map, values)).as_tensor(), affine=label_map.affine)
 
 
-def solid(brain: MetaTensor, closing: float) -> MetaTensor:
-    """A brain with what lies in its clefts, as vessels and falx, which every brain extraction counts as brain."""
-    margin = int(closing) + 1
-    mask = np.pad(np.asarray(KeepLargestConnectedComponent()(brain)[0]) > 0, margin)
-    near = distance_transform_edt(~mask) <= closing
-    closed = mask | (distance_transform_edt(near) > closing)
-    return like(brain, closed[(slice(margin, -margin),) * 3])
-
-
 def lowest_of(label_map: MetaTensor, numbers: list[int]) -> float:
     """Height of the lowest voxel of some labels, RAS mm."""
     voxels = np.argwhere(np.isin(np.asarray(label_map[0]), numbers))
@@ -115,11 +107,13 @@ class Methods:
 
 def drawn_heads(methods: Methods, folder: Path) -> pd.DataFrame:
     labels, closing = (from_config("generator.yaml", part, {}) for part in ("labels", "csf_closing"))
-    trim = TrimLabelsd("label", outer=[24], radius=closing)
+    largest, trim = KeepLargestConnectedComponent(), TrimLabelsd("label", outer=[24], radius=closing)
     rows = []
     for number, path in enumerate(tqdm(sorted((SHARED / "label_maps").glob("*.nii.gz")))):
         label_map = Orientation("RAS", labels=None)(read_volume(path))
-        brain = solid(trim({"label": labels.clean(label_map)})["label"] > 0, closing)
+        brain = largest(trim({"label": labels.clean(label_map)})["label"] > 0)
+        # Every brain extraction counts what lies in the clefts, as vessels and falx, as brain.
+        brain = like(brain, closed(brain.as_tensor() > 0, closing, brain.pixdim.tolist())[0].numpy())
         # Where the brain stem ends is a matter of taste: nothing is compared below the cerebellum.
         bottom = lowest_of(label_map, CEREBELLUM)
         for modality in AROUND:

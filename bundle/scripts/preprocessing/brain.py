@@ -27,6 +27,7 @@ from scipy.ndimage import distance_transform_edt
 from skimage.measure import regionprops
 
 from ..errors import InputError
+from ..neighbourhood import closed
 from ..volumes import on_grid, read_volume, voxel_ml
 from .hd_bet import hd_bet
 from .template import place_template
@@ -105,8 +106,8 @@ class BrainExtraction(Transform):
         sizes = np.linalg.norm(np.asarray(img.affine)[:3, :3], axis=0)
         trimmed_ml = 0.0
         if empty and float((signal & ~inside).sum()) < self.stripped_share * float(signal.sum()):
-            mask = self._closed(self.largest(signal.float()) > 0, sizes)
-            near = self._closed(inside, sizes, MARGIN)  # a lesion at the surface must not be trimmed
+            mask = closed(self.largest(signal.float()) > 0, CLEFT, sizes)
+            near = closed(inside, CLEFT, sizes, MARGIN)  # a lesion at the surface must not be trimmed
             trimmed_ml = float((mask & signal & ~near).sum()) * voxel_ml(img)
             mask = mask & near
         elif used == "template":
@@ -169,15 +170,6 @@ class BrainExtraction(Transform):
         if self.method == "auto" and implausible:
             return None
         return torch.from_numpy(found)[None]
-
-    @staticmethod
-    def _closed(mask: torch.Tensor, sizes: np.ndarray, beyond: float = 0.0) -> torch.Tensor:
-        """A mask with what lies in its clefts, and `beyond` mm around it."""
-        margin = [(int(n), int(n)) for n in np.ceil(CLEFT / sizes) + 1]
-        brain = np.pad(mask[0].numpy(), margin)
-        near = distance_transform_edt(~brain, sampling=sizes) <= CLEFT
-        closed = brain | (distance_transform_edt(near, sampling=sizes) > CLEFT - beyond)
-        return torch.from_numpy(closed[tuple(slice(low, -high) for low, high in margin)])[None]
 
     @staticmethod
     def _cleaned(inside: torch.Tensor, values: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
