@@ -96,6 +96,14 @@ def like(scan: MetaTensor, values: np.ndarray) -> MetaTensor:
     return MetaTensor(torch.from_numpy(values.astype(np.float32))[None], affine=scan.affine)
 
 
+def diseased(
+    scan: MetaTensor, mask: MetaTensor, modality: str, name: str, folder: Path, **known: str
+) -> dict[str, object]:
+    """Write a scan with a lesion and the mask of it; the entry of a datalist."""
+    image = save(scan, folder / f"{name}.nii.gz")
+    return entry(image, modality, lesion=save(mask, folder / f"{name}_mask.nii.gz", np.uint8), **known)
+
+
 def extracted(scan: MetaTensor) -> MetaTensor:
     """The brain of a scan, aligned to RAS at 1 mm, white matter at 0.75."""
     aligned = AlignToRAS(1.0)(scan)
@@ -208,13 +216,9 @@ def write_healthy_cases(folder: Path) -> None:
                 for cortical in (True, False):
                     share = (2 * number + (not cortical)) / (2 * len(HEALTHY[kind]) - 1)
                     ml = CAVITY_ML[0] * (CAVITY_ML[1] / CAVITY_ML[0]) ** share
-                    name = f"{subject}_cavity_{'cortical' if cortical else 'deep'}"
+                    name = f"{subject}_cavity_{'cortical' if cortical else 'deep'}_t1"
                     filled, cavity = with_cavity(scan, ml, cortical, random)
-                    image, mask = (
-                        save(filled, folder / f"{name}_t1.nii.gz"),
-                        save(cavity, folder / f"{name}_mask.nii.gz", np.uint8),
-                    )
-                    lists["cavities"].append(entry(image, "t1", lesion=mask))
+                    lists["cavities"].append(diseased(filled, cavity, "t1", name, folder))
     labels = from_config("generator.yaml", "labels", {})
     for number, file in enumerate(LABEL_MAPS):
         label_map = cleaned_label_map(SHARED / file, labels)

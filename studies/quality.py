@@ -20,19 +20,11 @@ from tqdm import tqdm
 
 from . import SHARED
 from .comparison import like, painted, with_lesion
-from .healthy_cases import entry, extracted, in_other_contrasts, save
+from .healthy_cases import diseased, extracted, in_other_contrasts, save
 from .training_data import HEALTHY
 
 LESION_ML = (2.0, 50.0)
 SMALL_ML = (0.2, 0.5, 1.0)
-
-
-def diseased(
-    scan: MetaTensor, mask: MetaTensor, modality: str, name: str, folder: Path, **known: str
-) -> dict[str, object]:
-    """Write a scan with a lesion and the mask of it; the entry of a datalist."""
-    image = save(scan, folder / f"{name}.nii.gz")
-    return entry(image, modality, lesion=save(mask, folder / f"{name}_mask.nii.gz", np.uint8), **known)
 
 
 def lesioned(scan: MetaTensor, modality: str, random: np.random.RandomState) -> tuple[MetaTensor, MetaTensor]:
