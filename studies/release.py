@@ -25,10 +25,8 @@ def source(entry: dict) -> str:
     name = entry["subject"].removeprefix("sub-")
     if name in SCANS:
         return next(iter(SCANS[name].values()))
-    healthy = {subject.replace("sub-", "sub"): subject for subject in HEALTHY["training"]}
-    for key in (name, name.replace("sub-", "sub")):
-        if key in healthy:
-            return f"healthy_t1w/{healthy[key]}_T1w.nii.gz"
+    if entry["subject"] in HEALTHY["training"]:
+        return f"healthy_t1w/{entry['subject']}_T1w.nii.gz"
     label = Path(entry["label"])
     return (
         str(label.relative_to(SHARED))
