@@ -9,6 +9,7 @@ from scripts.residual import MatchContrast, MatchContrastd, difference
 from scripts.similarity import to_scale_of
 from sklearn.metrics import average_precision_score
 
+STIFF, LOOSE = (1.0, 1.0), (0.0, 0.0)  # what counts as uneven: nothing, everything
 AFFINE = torch.diag(torch.tensor([4.0, 4.0, 4.0, 1.0], dtype=torch.float64))
 
 
@@ -139,7 +140,7 @@ def soft(anatomy):
 
 def test_an_even_coil_has_a_stiff_gain_that_takes_no_lesion(soft):
     t1, brain, healthy, scan, lesion = soft
-    matches = {"even": MatchContrast(), "uneven": MatchContrast(uneven=0.0), "one factor": MatchContrast(bend=1e6)}
+    matches = {"even": MatchContrast(), "uneven": MatchContrast(uneven=LOOSE), "one factor": MatchContrast(bend=1e6)}
     found = {name: match(t1, scan, brain) for name, match in matches.items()}
     seen = {
         name: float((scan - value)[lesion].mean() / (scan - healthy)[lesion].mean()) for name, value in found.items()
@@ -152,10 +153,21 @@ def test_an_even_coil_has_a_stiff_gain_that_takes_no_lesion(soft):
 
 def test_what_counts_as_an_uneven_coil_is_told_by_modality(soft):
     t1, brain, _, scan, _ = soft
-    match = MatchContrastd("pred", image_key="scan", uneven_of={"flair": 1.0, "t1": 0.0})
+    match = MatchContrastd("pred", image_key="scan", uneven_of={"flair": STIFF, "t1": LOOSE})
     data = {"pred": t1, "scan": scan, "brain": brain}
     found = {modality: match({**data, "modality": modality})["expected"] for modality in ("flair", "t2", "t1c")}
-    stiff, loose = MatchContrast(uneven=1.0), MatchContrast(uneven=0.0, monotone=True)
+    stiff, loose = MatchContrast(uneven=STIFF), MatchContrast(uneven=LOOSE, monotone=True)
     torch.testing.assert_close(found["flair"], stiff(t1, scan, brain))
     torch.testing.assert_close(found["t2"], found["flair"])  # by the default, which this coil does not reach
     torch.testing.assert_close(found["t1c"], loose(t1, scan, brain))  # as a T1w
+
+
+def test_between_an_even_and_a_very_uneven_coil_both_gains_count_by_shares(soft):
+    t1, brain, _, scan, _ = soft
+    stiff, loose, some, half_as_much = (
+        MatchContrast(uneven=uneven)(t1, scan, brain).as_tensor() for uneven in (STIFF, LOOSE, (0.0, 0.02), (0.0, 0.04))
+    )
+    share = float((some - stiff).norm() / (loose - stiff).norm())
+    assert 0.1 < share < 0.9
+    torch.testing.assert_close(some, (1.0 - share) * stiff + share * loose, atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(half_as_much, (stiff + some) / 2.0, atol=1e-5, rtol=0.0)

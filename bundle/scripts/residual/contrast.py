@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -41,8 +41,9 @@ class MatchContrast(Transform):
             after a length is held back by 1 / (1 + `bend` k²), k being 2 pi `cell` over the length, so that 10 leaves 3/10 of what
             has 5 cm, and 8/10 of what has 16 cm.
         uneven: of so stiff a gain's logarithm, the standard deviation over the brain that no quadratic function of the place
-            explains, above which the coil is very uneven. Even coils are nearly quadratic over a head, and a stiff gain takes
-            little of a lesion. The gain of an uneven coil is found anew with `uneven_bend`.
+            explains: below the first value the coil is even, above the second it is very uneven. Even coils are nearly quadratic
+            over a head, and a stiff gain takes little of a lesion. The scan of an uneven coil is predicted anew with `uneven_bend`,
+            and between the two values both predictions count by shares: no scan lies where little decides much.
         uneven_bend: `bend` for such a scan, whose gain changes within a few centimetres, as the severe fields of Table B.1 do.
         iterations: turns.
         bins: of T1w intensity, in which the curve is found.
@@ -59,7 +60,7 @@ class MatchContrast(Transform):
         steepest: float = 0.03,
         hold: float = 0.01,
         bend: float = 10.0,
-        uneven: float = 0.012,
+        uneven: Sequence[float] = (0.011, 0.013),
         uneven_bend: float = 0.005,
         iterations: int = 8,
         bins: int = 64,
@@ -69,7 +70,7 @@ class MatchContrast(Transform):
         self.steepest = steepest
         self.hold = hold
         self.bend = bend
-        self.uneven = uneven
+        self.uneven = tuple(uneven)
         self.uneven_bend = uneven_bend
         self.iterations = iterations
         self.bins = bins
@@ -93,8 +94,9 @@ class MatchContrast(Transform):
         spacing = affine_to_spacing(image.affine).numpy() if isinstance(image, MetaTensor) else np.ones(3)
         cells = _Cells(inside, np.maximum(np.rint(self.cell / spacing).astype(int), 1), spacing)
         expected, log_gain = self._fit(t1, scan, cells, self.bend)
-        if cells.unevenness(log_gain) > self.uneven:
-            expected, _ = self._fit(t1, scan, cells, self.uneven_bend)
+        loose = float(np.interp(cells.unevenness(log_gain), self.uneven, (0.0, 1.0)))
+        if loose > 0.0:
+            expected = (1.0 - loose) * expected + loose * self._fit(t1, scan, cells, self.uneven_bend)[0]
         return convert_to_dst_type((expected * inside)[None], healthy, dtype=torch.float32)[0].clamp(min=0.0)
 
     def _fit(self, t1: np.ndarray, scan: np.ndarray, cells: _Cells, bend: float) -> tuple[np.ndarray, np.ndarray]:
@@ -235,7 +237,7 @@ class MatchContrastd(MapTransform):
         brain_key: str = "brain",
         modality_key: str = "modality",
         expected_key: str = "expected",
-        uneven_of: Mapping[str, float] | None = None,
+        uneven_of: Mapping[str, Sequence[float]] | None = None,
         **match,
     ) -> None:
         super().__init__(keys)
