@@ -1,8 +1,8 @@
-"""What an uneven coil costs in T2w and FLAIR: ``PYTHONPATH=bundle python -m studies.coils runs/healthy runs/coils.csv``.
+"""What an uneven coil costs in T2w, FLAIR and T1w: ``PYTHONPATH=bundle python -m studies.coils runs/healthy runs/coils.csv``.
 
-The first folder is that of `studies.healthy_cases`. The prepared T2w and FLAIR of each of the eight people that test get the medium
-and the severe bias field of Table B.1, on the working grid, where it has 2 to 4 points along each axis; the table has what UNA then
-finds in them, ml. A third argument are settings of UNA, in JSON.
+The first folder is that of `studies.healthy_cases`. The prepared scans of each of the eight people that test get the medium and the
+severe bias field of Table B.1, on the working grid, where it has 2 to 4 points along each axis; the table has what UNA then finds
+in them, ml. A third argument are settings of UNA, in JSON.
 """
 
 import json
@@ -23,8 +23,8 @@ from .healthy_cases import BIAS_FIELDS
 
 def found_under_bias(folder: Path, settings: dict) -> pd.DataFrame:
     """A row a scan, a column a level, ml."""
-    scans = [scan for scan in find_scans(folder / "test.json") if scan["modality"] in ("t2", "flair")]
-    scans = [scan for scan in scans if "label_map" not in scan["subject"]]
+    people = [scan for scan in find_scans(folder / "test.json") if "label_map" not in scan["subject"]]
+    scans = [scan for modalities in (("t2", "flair"), ("t1",)) for scan in people if scan["modality"] in modalities]
     guest = Guest("una", settings)
     postprocessing = from_config("evaluation.yaml", "postprocessing", {})
     rows = []
@@ -42,4 +42,4 @@ def found_under_bias(folder: Path, settings: dict) -> pd.DataFrame:
 if __name__ == "__main__":
     table = found_under_bias(Path(sys.argv[1]), json.loads(sys.argv[3]) if len(sys.argv) > 3 else {})
     table.to_csv(sys.argv[2])
-    print(table.describe().loc[["50%", "max"]])
+    print(table.groupby(table.index.str.rsplit("_", n=1).str[-1]).agg(["median", "max"]))
