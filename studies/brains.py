@@ -124,14 +124,8 @@ def drawn_heads(methods: Methods, folder: Path) -> pd.DataFrame:
             first = round(float(np.linalg.solve(np.asarray(scan.affine), [0.0, 0.0, bottom, 1.0])[2]))
             for name, mask, seconds in found:
                 about = {"head": volume_stem(path), "modality": modality, "method": name}
-                rows.append(
-                    {
-                        **about,
-                        "used": mask.meta["brain_method"],
-                        **errors(mask[..., first:], truth[..., first:]),
-                        "seconds": seconds,
-                    }
-                )
+                off = errors(mask[..., first:], truth[..., first:])
+                rows.append({**about, "used": mask.meta["brain_method"], **off, "seconds": seconds})
             file.unlink()
         pd.DataFrame(rows).to_csv(folder / "brains.csv", index=False)
     return pd.DataFrame(rows)

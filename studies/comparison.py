@@ -25,7 +25,7 @@ from scripts.volumes import read_volume
 from tqdm import tqdm
 
 from . import SHARED
-from .healthy_cases import entry, extracted, in_other_contrasts, like, save, with_cavity
+from .healthy_cases import diseased, entry, extracted, in_other_contrasts, like, save, with_cavity
 from .real_scans import write_real_scans
 from .training_data import HEALTHY, HELD_OUT, label_maps
 
@@ -102,14 +102,10 @@ def write_comparison(folder: Path) -> Path:
                 ml = LESION_ML[0] * (LESION_ML[1] / LESION_ML[0]) ** random.uniform()
                 scan = read_volume(folder / f"{subject}_{modality}.nii.gz")
                 painted, mask = with_lesion(scan, modality, ml, random)
-                image = save(painted, folder / f"{subject}_lesion_{modality}.nii.gz")
-                truth = save(mask, folder / f"{subject}_lesion_{modality}_mask.nii.gz", np.uint8)
-                lists[section].append(entry(image, modality, lesion=truth))
+                lists[section].append(diseased(painted, mask, modality, f"{subject}_lesion_{modality}", folder))
             if section == "test" and number % 2 == 0:
                 filled, cavity = with_cavity(brain, 20.0 * 3 ** (number / 4), number % 4 == 0, random)
-                image = save(filled, folder / f"{subject}_cavity_t1.nii.gz")
-                truth = save(cavity, folder / f"{subject}_cavity_mask.nii.gz", np.uint8)
-                lists["test"].append(entry(image, "t1", lesion=truth))
+                lists["test"].append(diseased(filled, cavity, "t1", f"{subject}_cavity_t1", folder))
     real = json.loads(write_real_scans(folder / "real").read_text())["test"]
     for scan in real:
         files = {key: f"real/{scan[key]}" for key in ("image", "lesion") if key in scan}
