@@ -1,7 +1,7 @@
 """The data behind the shipped weights, from the shared data: ``PYTHONPATH=bundle python -m studies.training_data runs/weights``.
 
 Held out for validation: a label map of each kind, Colin27, every tenth lesion mask. Of the 54 healthy T1w only those that train
-by ``healthy_split.json`` are in it. Nothing that `studies.real_scans` judges by is in it, but for Colin27, which only validates.
+by ``healthy_split.json`` are in it, of the 127 people of all ages those that train by `studies.aged`. Nothing that `studies.real_scans` judges by is in it, but for Colin27, which only validates.
 Origins: the README of ``../shared/data``, and ``bundle/docs/data_license.txt``.
 """
 
@@ -12,9 +12,10 @@ from pathlib import Path
 
 from scripts.config import from_config
 from scripts.data import load_datalist, write_sample_subject
+from scripts.jobs import run_jobs
 from scripts.saving import write_whole
 
-from . import SHARED
+from . import SHARED, aged
 
 SCANS = {  # of healthy people, with a label map of the same person where there is one
     "bert": {"T1w.mgz": "paired_t1_labels/bert_brain.mgz", "aseg.mgz": "paired_t1_labels/bert_aseg.mgz"},
@@ -37,7 +38,7 @@ def label_maps() -> list[dict[str, str]]:
 
 
 def write_training_data(folder: Path, workers: int) -> None:
-    """Prepare the scans, register every subject to the template, and write ``datalist.json`` and ``masks.json``."""
+    """Prepare the scans, and write ``datalist.json`` and ``masks.json``. Masks are placed by affines."""
     for subject, files in SCANS.items():
         (folder / "raw" / subject).mkdir(parents=True, exist_ok=True)
         for name, source in files.items():
@@ -54,15 +55,13 @@ def write_training_data(folder: Path, workers: int) -> None:
     subjects = label_maps()
     subjects += load_datalist(prepared / "datalist.json", "training")
     subjects += load_datalist(write_sample_subject(folder / "sample_subject"), "training")
-    datalist = folder / "subjects.json"
+    jobs = [(name, folder / "aged") for name in aged.people()["training"]]
+    subjects += run_jobs(aged.write_subject, jobs, workers, desc="people of all ages", unit="person")
     sections = {
         "training": [subject for subject in subjects if subject["subject"] not in HELD_OUT],
         "validation": [subject for subject in subjects if subject["subject"] in HELD_OUT],
     }
-    write_whole(datalist, json.dumps(sections, indent=1))
-    from_config(
-        "register_lesions.yaml", "register", {"datalist": str(datalist), "output_dir": str(folder), "workers": workers}
-    )()
+    write_whole(folder / "datalist.json", json.dumps(sections, indent=1))
     masks = [
         str(file)
         for kind in ("lesion_masks", "lesion_masks_acute")

@@ -10,6 +10,7 @@ from .foreign_patch import RandForeignPatch, RandForeignPatchd
 from .gamma import RandGamma, RandGammad
 from .modality import RandModality, RandModalityd
 from .scaling import ScaleToUnit, ScaleToUnitd, ScaleToWhiteMatter, ScaleToWhiteMatterd
+from .typical_contrast import TypicalContrast, TypicalContrastd
 from .typical_t1 import TypicalT1w, TypicalT1wd
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "ScaleToUnitd",
     "ScaleToWhiteMatter",
     "ScaleToWhiteMatterd",
+    "TypicalContrast",
+    "TypicalContrastd",
     "TypicalT1w",
     "TypicalT1wd",
 ]

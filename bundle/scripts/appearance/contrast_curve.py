@@ -13,7 +13,21 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from ..errors import InputError
 from ..randomness import RandDictionaryTransform, weighted_choice
 
-__all__ = ["RandContrastCurve", "RandContrastCurved"]
+__all__ = ["RandContrastCurve", "RandContrastCurved", "along_curve"]
+
+
+def along_curve(image: torch.Tensor, knots: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Send intensities through a curve that is linear between its knots and constant beyond them.
+
+    Args:
+        image: float32, any shape.
+        knots: intensities, increasing.
+        values: what becomes of them.
+    """
+    knots, values = (table.to(image.device) for table in (knots, values))
+    right = torch.searchsorted(knots, image.contiguous()).clamp(1, len(knots) - 1)
+    share = ((image - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0.0, 1.0)
+    return torch.lerp(values[right - 1], values[right], share)
 
 
 class RandContrastCurve(Randomizable, Transform):
@@ -56,10 +70,7 @@ class RandContrastCurve(Randomizable, Transform):
         if self.curve is None:
             return img
         image = convert_to_tensor(img, track_meta=False).to(torch.float32)
-        knots, curve = (table.to(image.device) for table in (self.knots, self.curve))
-        right = torch.searchsorted(knots, image.contiguous()).clamp(1, len(knots) - 1)
-        share = ((image - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0.0, 1.0)
-        return convert_to_dst_type(torch.lerp(curve[right - 1], curve[right], share), img, dtype=torch.float32)[0]
+        return convert_to_dst_type(along_curve(image, self.knots, self.curve), img, dtype=torch.float32)[0]
 
 
 class RandContrastCurved(RandDictionaryTransform):
