@@ -68,7 +68,9 @@ def write_subject(name: str, folder: Path) -> dict[str, str]:
     """
     t1, muse = (read_volume(FOLDER / f"{name}_{kind}.nii.gz") for kind in ("T1w", "muse"))
     labels = freesurfer_labels(muse)
-    t1 = CorrectBiasd("t1")({"t1": t1, "brain": MetaTensor((labels > 0)[None].astype(np.float32), affine=t1.affine)})["t1"]
+    t1 = CorrectBiasd("t1")({"t1": t1, "brain": MetaTensor((labels > 0)[None].astype(np.float32), affine=t1.affine)})[
+        "t1"
+    ]
     affine = np.asarray(t1.affine).copy()
     middle = affine[:3, :3] @ np.argwhere(labels > 0).mean(axis=0) + affine[:3, 3]
     affine[:3, 3] += MIDDLE - middle

@@ -28,6 +28,7 @@ KNOWN_KEYS = (
     "mirror_transform",
     "diseased",
     "anatomy",
+    "group",
     "original",
 )
 

@@ -2,6 +2,7 @@
 
 from .comparison import Comparison, check_splits, write_scores
 from .errors import COLUMNS, RegionErrors, psnr_in_lesion, region_errors
+from .frontier import Frontier
 from .gate import HealthyGate, findings, gate_summary
 from .handler import CaseHandler
 from .judgement import Judgement
@@ -31,6 +32,7 @@ __all__ = [
     "ErodeScore",
     "ErrorTable",
     "Fixed",
+    "Frontier",
     "HealthyGate",
     "HealthyPercentile",
     "Judgement",

@@ -1,7 +1,7 @@
 """Left of the seam: methods, each a config of ``configs/methods`` and, where it is new, a module here."""
 
 from .features import PatchCore, coreset
-from .guest import Guest, MethodScored, guests, train_method
+from .guest import Guest, MethodScored, SideBySide, guests, train_method
 from .intensity import Contralateral, GaussianAtlas, IntensityThreshold, equalized_intensity
 from .method import GIVEN, Method
 from .reconstruction import Reconstruction, ScoreMap
@@ -20,6 +20,7 @@ __all__ = [
     "PatchCore",
     "Reconstruction",
     "ScoreMap",
+    "SideBySide",
     "SliceFlow",
     "coreset",
     "equalized_intensity",

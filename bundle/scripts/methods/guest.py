@@ -21,7 +21,7 @@ from ..learning import save_atomically
 from ..saving import file_hash
 from .method import GIVEN, Method
 
-__all__ = ["Guest", "MethodScored", "guests", "train_method"]
+__all__ = ["Guest", "MethodScored", "SideBySide", "guests", "train_method"]
 
 
 class Guest:
@@ -169,3 +169,27 @@ class MethodScored(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         return {**data, self.keys[0]: self.method.score(data)}
+
+
+class SideBySide(torch.nn.Module):
+    """Several methods, or one with several settings, each of which looks at the same prepared case.
+
+    Args:
+        rows: by name, ``method`` (see `Guest`) and ``settings``, keys of its file to replace.
+        settings: for all of them.
+
+    Raises:
+        InputError: when a row names no method, or has another key.
+    """
+
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.guests = {}
+        for name, row in rows.items():
+            if "method" not in row or set(row) - {"method", "settings"}:
+                raise InputError(f"row '{name}' needs 'method', and may have 'settings', not {sorted(row)}")
+            self.guests[name] = Guest(row["method"], {**settings, **row.get("settings", {})})
+
+    def forward(self, case: Mapping[Hashable, Any]) -> dict[str, Any]:
+        """The case, and by name of the row the raw score, as ``scores``."""
+        return {"scores": {name: guest(case)["score"] for name, guest in self.guests.items()}}

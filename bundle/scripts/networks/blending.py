@@ -20,8 +20,9 @@ class BlendingUNet(nn.Module):
 
     0. the healthy T1w (paper), a blend of all sources;
     1. the *intact* scan: the input scan without its anomaly, in its own contrast. Not in the paper.
+    2. the logit of the probability that a voxel is anomaly. Not in the paper; the fluid anomalies of the training are its truth.
 
-    Both are blends with weights of their own. The intact scan must not begin as the scan itself: with L1, a network that copies
+    The first two are blends with weights of their own. The intact scan must not begin as the scan itself: with L1, a network that copies
     stays one (after 800 iterations it had changed nothing in any lesion); it begins best as the healthy T1w.
 
     The UNet (MONAI's residual `DynUNet`, group norm and leaky ReLU as in the paper) looks at blocks of ``fold^3`` voxels, which
@@ -34,7 +35,7 @@ class BlendingUNet(nn.Module):
         groups: of the group normalization [paper: 8].
 
     Shape:
-        ``(B, in_channels, X, Y, Z)`` to ``(B, 2, X, Y, Z)``; X, Y, Z are multiples of ``fold * 2^(len(features) - 1)``.
+        ``(B, in_channels, X, Y, Z)`` to ``(B, 3, X, Y, Z)``; X, Y, Z are multiples of ``fold * 2^(len(features) - 1)``.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class BlendingUNet(nn.Module):
         self.unet = DynUNet(
             spatial_dims=3,
             in_channels=folded,
-            out_channels=weights,
+            out_channels=weights + fold**3,
             filters=list(features),
             kernel_size=[3] * levels,
             strides=[1] + [2] * (levels - 1),
@@ -58,12 +59,15 @@ class BlendingUNet(nn.Module):
             norm_name=("group", {"num_groups": groups}),
         )
         self.fold_out = nn.ConvTranspose3d(weights, 2 * self.sources, fold, stride=fold, bias=False)
+        self.anomaly_out = nn.ConvTranspose3d(fold**3, 1, fold, stride=fold)
         self.bias = nn.Parameter(torch.zeros(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         sources = self.with_constant(x)
-        weights = self.fold_out(self.unet(self.fold_in(sources)))
+        found = self.unet(self.fold_in(sources))
+        weights = self.fold_out(found[:, : self.fold_out.in_channels])
+        anomaly = self.anomaly_out(found[:, self.fold_out.in_channels :])
         healthy, intact = weights.split(self.sources, dim=1)
         healthy = (healthy * sources).sum(dim=1, keepdim=True) + self.bias[0]
         intact = (intact * sources).sum(dim=1, keepdim=True) + self.bias[1]
-        return torch.cat([healthy, intact], dim=1)
+        return torch.cat([healthy, intact, anomaly], dim=1)

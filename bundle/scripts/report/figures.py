@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -27,6 +28,7 @@ __all__ = [
     "detection_figure",
     "film_strip",
     "finding_figure",
+    "frontier_figure",
     "loss_figure",
     "montage_figure",
     "sample_figure",
@@ -75,6 +77,38 @@ def _save(figure: plt.Figure, path: str | Path) -> Path:
         figure.savefig(partial, dpi=150, facecolor="white", bbox_inches="tight")
     plt.close(figure)
     return Path(path)
+
+
+def frontier_figure(
+    curves: pd.DataFrame, summary: pd.DataFrame, promise: Mapping[str, float], path: str | Path
+) -> Path:
+    """Dice of lesions against the share of healthy people who are left alone, a panel a modality, a line a score.
+
+    Args:
+        curves: points of the lines, with ``row``, ``modality``, ``within`` and ``dice``.
+        summary: with ``row``, ``modality``, ``within`` and ``dice``: where the limit that half of the people set has led.
+        promise: ``largest_ml`` and ``share``, of the axis and of the line at the promise.
+        path: of the PNG.
+    """
+    modalities = list(dict.fromkeys(curves["modality"]))
+    figure, panels = plt.subplots(1, len(modalities), figsize=(5.2 * len(modalities), 4.2), squeeze=False)
+    for axes, modality in zip(panels[0], modalities):
+        for number, (name, line) in enumerate(curves[curves["modality"] == modality].groupby("row", sort=False)):
+            color = f"C{number}"
+            axes.plot(line["within"], line["dice"], color=color, label=name, linewidth=1.5)
+            at = summary[(summary["row"] == name) & (summary["modality"] == modality)]
+            if "within" in at and at["within"].notna().all():
+                axes.plot(at["within"], at["dice"], "o", color=color)
+        axes.axvline(promise["share"], color="0.6", linestyle=":", linewidth=1.0)
+        axes.set(
+            title=modality,
+            xlabel=f"share of healthy people with at most {promise['largest_ml']:g} ml",
+            ylabel="mean Dice of the lesions",
+            xlim=(0.0, 1.01),
+            ylim=(0.0, None),
+        )
+        axes.legend(fontsize=8, frameon=False)
+    return _save(figure, path)
 
 
 def film_strip(trajectories: Sequence[np.ndarray], image: np.ndarray, titles: Sequence[str], path: str | Path) -> Path:

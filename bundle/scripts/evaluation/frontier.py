@@ -1,0 +1,183 @@
+"""The frontier: how much of lesions a score finds while healthy people are left alone."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ignite.engine import Engine
+from monai.utils import convert_to_tensor
+
+from ..errors import InputError
+from ..modalities import known_as
+from ..report.figures import frontier_figure
+from ..saving import write_whole
+from ..volumes import on_grid
+from .handler import CaseHandler
+from .postprocess import PostProcessing
+from .thresholds import lowest_limit, split_conformal
+from .truth import check_truth, true_lesion
+from .voxels import count_voxels, voxel_metrics
+
+__all__ = ["Frontier"]
+
+POINTS = 25  # of a curve
+
+
+class Frontier(CaseHandler):
+    """Evaluator handler: judge scores by what they find at a limit that healthy people set, and write ``frontier.csv``,
+    ``lesions.csv``, ``curves.csv``, ``frontier.json`` and ``frontier.png``.
+
+    A person's own limit is the lowest threshold at which no more than `largest_ml` is found. Half of the healthy people of a
+    modality set the limit of the score (split conformal). The other half then shows in how many people the promise holds, and the
+    diseased scans show what is found at that limit. This is repeated for random halves, so that no single person decides. Of a
+    modality with too few healthy people, only the best Dice and the average precision are known.
+
+    A score may differ from another one by any rising function: nothing here depends on its unit.
+
+    Args:
+        scans: entries of the datalist, each with ``subject`` and what is known of it (`check_truth`); a healthy one may have
+            ``group``, such as a scanner or an age.
+        postprocessing: of the scores.
+        output_dir: where to write.
+        largest_ml: found in a healthy scan at most.
+        share: of healthy people for whom the limit promises that.
+        halves: how often the people are divided at random.
+
+    Raises:
+        InputError: when nothing is known of a scan, or two entries have one ``subject``.
+    """
+
+    needed = "scores"
+
+    def __init__(
+        self,
+        scans: Sequence[Mapping[str, Any]],
+        postprocessing: PostProcessing,
+        output_dir: str | Path,
+        largest_ml: float = 5.0,
+        share: float = 0.95,
+        halves: int = 50,
+    ) -> None:
+        self.entries = {entry["subject"]: entry for entry in scans}
+        if len(self.entries) < len(scans):
+            raise InputError("two entries of the datalist have the same 'subject'; give each scan its own")
+        for entry in self.entries.values():
+            check_truth(entry)
+        self.postprocessing = postprocessing
+        self.output_dir = Path(output_dir)
+        self.promise = {"largest_ml": largest_ml, "share": share, "halves": halves}
+        self.healthy: list[dict[str, Any]] = []
+        self.diseased: list[dict[str, Any]] = []
+
+    def note(self, case: Mapping[str, Any]) -> None:
+        entry = self.entries[case["subject"]]
+        known = {"subject": entry["subject"], "modality": case["modality"], "group": entry.get("group", "all")}
+        truth = true_lesion(entry, case["original"])
+        scores = {name: self.postprocessing(score, case["brain"]) for name, score in case["scores"].items()}
+        if not truth.any():
+            limits = {
+                name: lowest_limit(score, self.promise["largest_ml"], self.postprocessing.min_volume_ml)
+                for name, score in scores.items()
+            }
+            self.healthy.append({**known, "limits": limits})
+            return
+        brain = np.asarray(on_grid(case["brain"], case["original"], "nearest")[0]) > 0
+        self.diseased.append({**known, "truth": truth, "brain": brain, "scores": scores, "grid": case["original"]})
+
+    # ------------------------------------------------------------------ one score
+
+    def _found(self, name: str, scan: Mapping[str, Any], limit: float) -> tuple[float, float]:
+        """Dice and recall of the mask of a diseased scan, on its own grid."""
+        mask = self.postprocessing.mask(scan["scores"][name], limit, scan["grid"])
+        found, truth = convert_to_tensor(mask, track_meta=False) > 0, convert_to_tensor(scan["truth"], track_meta=False)
+        both = float((found & truth).sum())
+        return 2 * both / float(found.sum() + truth.sum()), both / float(truth.sum())
+
+    def _judge(self, name: str, modality: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+        """A row of the summary, a row a lesion, and the points of the curve."""
+        people = [person for person in self.healthy if person["modality"] == known_as(modality, self._calibrating())]
+        lesions = [scan for scan in self.diseased if scan["modality"] == modality]
+        limits = np.array([person["limits"][name] for person in people])
+        groups = np.array([person["group"] for person in people])
+        said: dict[tuple[str, float], tuple[float, float]] = {}
+
+        def found(scan: Mapping[str, Any], limit: float) -> tuple[float, float]:
+            key = (scan["subject"], float(limit))
+            if key not in said:
+                said[key] = self._found(name, scan, limit)
+            return said[key]
+
+        chosen, within, by_group = [], [], defaultdict(list)
+        random = np.random.RandomState(0)
+        for _ in range(self.promise["halves"]):
+            order = random.permutation(len(people))
+            half, other = order[: len(people) // 2], order[len(people) // 2 :]
+            try:
+                chosen.append(split_conformal(limits[half].tolist(), self.promise["share"]))
+            except InputError:  # too few people for the promise
+                break
+            kept = limits[other] <= chosen[-1]
+            within.append(kept.mean())
+            for group in np.unique(groups[other]):
+                by_group[group].append(kept[groups[other] == group].mean())
+        rows = []
+        for scan in lesions:
+            counts = count_voxels(
+                np.asarray(on_grid(scan["scores"][name], scan["grid"])[0]).clip(min=0.0),
+                np.asarray(convert_to_tensor(scan["truth"], track_meta=False)[0]),
+                scan["brain"],
+            )
+            metrics = voxel_metrics(counts)
+            row = {"row": name, "subject": scan["subject"], "modality": modality, "group": scan["group"]}
+            row |= {"best_dice": metrics["best_dice"], "auprc": metrics["auprc"]}
+            if chosen:
+                dice, recall = np.array([found(scan, limit) for limit in chosen]).T
+                row |= {"dice": dice.mean(), "recall": recall.mean()}
+                row |= dict(zip(("dice_low", "dice_high"), np.percentile(dice, [2.5, 97.5])))
+            rows.append(row)
+        summary = {"row": name, "modality": modality, "people": len(people), "lesions": len(lesions)}
+        for key in ("best_dice", "auprc", "dice", "recall"):
+            known = [row[key] for row in rows if key in row]
+            summary[key] = float(np.mean(known)) if known else float("nan")
+        if chosen:
+            low, high = np.percentile(within, [2.5, 97.5])
+            summary |= {"limit": np.median(chosen), "within": np.mean(within), "within_low": low, "within_high": high}
+            summary |= {f"within {group}": np.mean(values) for group, values in by_group.items()}
+        curve = []
+        for limit in np.quantile(limits, np.linspace(0, 1, POINTS)) if len(people) and lesions else ():
+            dice = np.mean([found(scan, limit)[0] for scan in lesions])
+            kept = float((limits <= limit).mean())
+            curve.append({"row": name, "modality": modality, "limit": limit, "within": kept, "dice": dice})
+        return summary, rows, curve
+
+    def _calibrating(self) -> set[str]:
+        """Modalities with healthy people of their own."""
+        return {person["modality"] for person in self.healthy}
+
+    # ------------------------------------------------------------------ all
+
+    def write(self, engine: Engine) -> None:
+        names = list(next(iter(self.healthy + self.diseased))[("limits" if self.healthy else "scores")])
+        modalities = sorted({case["modality"] for case in self.healthy + self.diseased})
+        found = [self._judge(name, modality) for modality in modalities for name in names]
+        summary = pd.DataFrame([row for row, _, _ in found])
+        lesions = pd.DataFrame([row for _, rows, _ in found for row in rows])
+        curves = pd.DataFrame([point for _, _, points in found for point in points])
+        tables = {"frontier": summary, "lesions": lesions, "curves": curves}
+        for name, table in tables.items():
+            write_whole(self.output_dir / f"{name}.csv", table.to_csv(index=False))
+        people = [{**{k: v for k, v in person.items() if k != "limits"}, **person["limits"]} for person in self.healthy]
+        content = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+        write_whole(
+            self.output_dir / "frontier.json",
+            json.dumps({"promise": self.promise, **content, "people": people}, indent=1),
+        )
+        if len(curves):
+            frontier_figure(curves, summary, self.promise, self.output_dir / "frontier.png")
+        engine.logger.info(f"{self.output_dir / 'frontier.csv'}\n{summary.round(3).to_string(index=False)}")

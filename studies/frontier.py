@@ -1,0 +1,64 @@
+"""Healthy people and diseased scans for ``run frontier``: ``PYTHONPATH=bundle python -m studies.frontier runs/frontier.json``.
+
+Nobody in it trained, calibrated or was chosen on: the people and patients of ``../shared/data/evaluation``, and those that test by
+`studies.aged` and ``healthy_split.json``. Groups are scanners.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from . import SHARED, aged
+from .training_data import HEALTHY
+
+EVALUATION = SHARED / "evaluation"
+LESIONS = {  # scan and tracing by subject
+    **{
+        f"ms19_{modality}": (EVALUATION / f"ms19_{modality}.nii.gz", EVALUATION / f"ms19_{modality}_lesion.nii.gz")
+        for modality in ("T1w", "T2w", "FLAIR")
+    },
+    **{
+        f"stroke2_{modality}": (
+            EVALUATION / f"stroke2_{modality}.nii.gz",
+            EVALUATION / f"stroke2_{modality}_lesion.nii.gz",
+        )
+        for modality in ("T1w", "T2w")
+    },
+    **{
+        f"ms07_{modality}": (SHARED / f"ms_mni_patient07/{file}.nii.gz", SHARED / "ms_mni_patient07/lesion.nii.gz")
+        for modality, file in {"T1w": "t1", "T2w": "t2", "FLAIR": "flair"}.items()
+    },
+    "stroke1_T2w": (SHARED / "stroke_t2/t2.nii.gz", SHARED / "stroke_t2/lesion.nii.gz"),
+}
+MODALITY = {"T1w": "t1", "T2w": "t2", "FLAIR": "flair"}
+
+
+def healthy_people() -> dict[str, list[Path]]:
+    """T1w of the healthy people by group."""
+    return {
+        "20 to 80 years, 3 T": [
+            *sorted(EVALUATION.glob("aged_*_T1w.nii.gz")),
+            *(aged.FOLDER / f"{name}_T1w.nii.gz" for name in aged.people()["test"]),
+        ],
+        "older, 1.5 T": sorted(EVALUATION.glob("older*_T1w.nii.gz")),
+        "18 to 55 years, two scanners": [SHARED / f"healthy_t1w/{name}_T1w.nii.gz" for name in HEALTHY["test"]],
+    }
+
+
+def write_frontier(path: Path) -> Path:
+    """Write the datalist."""
+    entries = [
+        {"subject": file.name.split("_T1w")[0], "image": str(file), "modality": "t1", "group": group, "diseased": False}
+        for group, files in healthy_people().items()
+        for file in files
+    ]
+    for subject, (image, lesion) in LESIONS.items():
+        modality = MODALITY[subject.split("_")[1]]
+        entries.append({"subject": subject, "image": str(image), "modality": modality, "lesion": str(lesion)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"test": entries}, indent=1))
+    return path
+
+
+if __name__ == "__main__":
+    print(write_frontier(Path(sys.argv[1]).resolve()))
