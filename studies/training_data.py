@@ -1,7 +1,8 @@
 """The data behind the shipped weights, from the shared data: ``PYTHONPATH=bundle python -m studies.training_data runs/weights``.
 
 Held out for validation: a label map of each kind, Colin27, every tenth lesion mask. Of the 54 healthy T1w only those that train
-by ``healthy_split.json`` are in it, of the 127 people of all ages those that train by `studies.aged`. Nothing that `studies.real_scans` judges by is in it, but for Colin27, which only validates.
+by ``healthy_split.json`` are in it, of the 127 people of all ages those that train by `studies.aged`. Nothing that
+`studies.real_scans` judges by is in it, but for Colin27, which only validates.
 Origins: the README of ``../shared/data``, and ``bundle/docs/data_license.txt``.
 """
 

@@ -164,7 +164,7 @@ def on_grid(volume: MetaTensor, grid: MetaTensor, mode: str = "bilinear") -> Met
 
 
 class OnGridd(MapTransform):
-    """Dictionary version of `on_grid`.
+    """Dictionary version of `on_grid`. What lies on the grid stays as it is.
 
     Args:
         keys: volumes.
@@ -183,5 +183,6 @@ class OnGridd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = on_grid(d[key], d[self.grid_key], self.mode)
+            if not same_grid(d[key], d[self.grid_key]):
+                d[key] = on_grid(d[key], d[self.grid_key], self.mode)
         return d

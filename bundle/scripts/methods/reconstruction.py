@@ -14,7 +14,7 @@ from monai.utils import convert_to_tensor
 from ..slices import AxialSlices, WholeVolume
 from .method import Method
 
-__all__ = ["Reconstruction", "ScoreMap"]
+__all__ = ["BlendedReconstruction", "Reconstruction", "ScoreMap"]
 
 
 class _Networked(Method):
@@ -53,15 +53,16 @@ class _Networked(Method):
     def load_state_dict(self, state: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         return self.network.load_state_dict(state, *args, **kwargs)
 
-    def predict(self, case: Mapping[Hashable, Any]) -> torch.Tensor:
-        """What the network says of a case, ``(outputs, X, Y, Z)`` on the CPU."""
+    def predict(self, case: Mapping[Hashable, Any], network: Callable | None = None) -> torch.Tensor:
+        """What the network, or a function of it, says of a case, ``(outputs, X, Y, Z)`` on the CPU."""
         self.network.eval()
+        network = self.network if network is None else network
         device = next(self.network.parameters()).device
         scan = torch.cat([convert_to_tensor(case[key], track_meta=False) for key in self.input_keys]).float()
         pieces, index = self.slicer.cut(scan, case["brain"])
         found = []
         for batch in pieces.split(self.batch_size):
-            result = self.inferer(batch.to(device), self.network)
+            result = self.inferer(batch.to(device), network)
             found.append(
                 convert_to_tensor(result[0] if isinstance(result, (tuple, list)) else result, track_meta=False).cpu()
             )
@@ -86,12 +87,14 @@ class Reconstruction(_Networked):
         self.residual = Compose(residual)
         self.outputs = tuple(outputs)
 
-    def maps(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
+    def named(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
+        """The predictions for a case by their names."""
         meta = dict(case["scan"].meta)
-        predictions = self.predict(case)
-        named = {
-            name: MetaTensor(values[None], meta=meta) for name, values in zip(self.outputs, predictions, strict=True)
-        }
+        predictions = zip(self.outputs, self.predict(case), strict=True)
+        return {name: MetaTensor(values[None], meta=meta) for name, values in predictions}
+
+    def maps(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
+        named = self.named(case)
         scored = self.residual({**case, **named})
         return {key: value for key, value in scored.items() if key not in case}
 
@@ -102,6 +105,20 @@ class Reconstruction(_Networked):
         with torch.no_grad():
             drawn = self.predict(case)[self.outputs.index("pred_healthy")][None]
         return MetaTensor(drawn, meta=dict(case["scan"].meta))
+
+
+class BlendedReconstruction(Reconstruction):
+    """A `Reconstruction` by a `BlendingUNet`, whose maps have the ``weights`` of scan, mirror image and constant, too: with them
+    `scripts.residual.FineBlend` draws the healthy T1w and the intact scan on the grid of the scan.
+    """
+
+    def named(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
+        meta = dict(case["scan"].meta)
+        found = self.predict(case, self.network.blend_weights)
+        seen = torch.cat([convert_to_tensor(case[key], track_meta=False) for key in self.input_keys]).float()
+        images = zip(self.outputs, self.network.blend(found[None], seen[None])[0], strict=True)
+        with_mirror = {"weights": MetaTensor(found[:-1], meta=meta)} if len(self.input_keys) == 2 else {}
+        return {**{name: MetaTensor(values[None], meta=meta) for name, values in images}, **with_mirror}
 
 
 class ScoreMap(_Networked):

@@ -22,8 +22,8 @@ class BlendingUNet(nn.Module):
     1. the *intact* scan: the input scan without its anomaly, in its own contrast. Not in the paper.
     2. the logit of the probability that a voxel is anomaly. Not in the paper; the fluid anomalies of the training are its truth.
 
-    The first two are blends with weights of their own. The intact scan must not begin as the scan itself: with L1, a network that copies
-    stays one (after 800 iterations it had changed nothing in any lesion); it begins best as the healthy T1w.
+    The first two are blends with weights of their own. The intact scan must not begin as the scan itself: with L1, a network that
+    copies stays one (after 800 iterations it had changed nothing in any lesion); it begins best as the healthy T1w.
 
     The UNet (MONAI's residual `DynUNet`, group norm and leaky ReLU as in the paper) looks at blocks of ``fold^3`` voxels, which
     costs a third of the time at the same detail.
@@ -62,12 +62,25 @@ class BlendingUNet(nn.Module):
         self.anomaly_out = nn.ConvTranspose3d(fold**3, 1, fold, stride=fold)
         self.bias = nn.Parameter(torch.zeros(2))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        sources = self.with_constant(x)
-        found = self.unet(self.fold_in(sources))
+    def blend_weights(self, x: torch.Tensor) -> torch.Tensor:
+        """What the UNet decides in every voxel: ``(B, 2 * sources + 1, X, Y, Z)``.
+
+        By image the weight of each source, the constant last, and then the logit of the anomaly.
+        """
+        found = self.unet(self.fold_in(self.with_constant(x)))
         weights = self.fold_out(found[:, : self.fold_out.in_channels])
-        anomaly = self.anomaly_out(found[:, self.fold_out.in_channels :])
         healthy, intact = weights.split(self.sources, dim=1)
-        healthy = (healthy * sources).sum(dim=1, keepdim=True) + self.bias[0]
-        intact = (intact * sources).sum(dim=1, keepdim=True) + self.bias[1]
-        return torch.cat([healthy, intact, anomaly], dim=1)
+        with_bias = [
+            torch.cat([image[:, :-1], image[:, -1:] + bias], dim=1) for image, bias in zip((healthy, intact), self.bias)
+        ]
+        return torch.cat([*with_bias, self.anomaly_out(found[:, self.fold_out.in_channels :])], dim=1)
+
+    def blend(self, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The output for weights of `blend_weights`, and the input to which they belong."""
+        sources = self.with_constant(x)
+        healthy, intact, anomaly = weights.split([self.sources, self.sources, 1], dim=1)
+        images = [(image * sources).sum(dim=1, keepdim=True) for image in (healthy, intact)]
+        return torch.cat([*images, anomaly], dim=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blend(self.blend_weights(x), x)

@@ -3,6 +3,7 @@
 from .calibrated import AnomalyScored, Calibration, difference, load_calibration
 from .contrast import MatchContrast, MatchContrastd
 from .filling import FillLesion, FillLesiond
+from .fine_blend import FineBlend, FineBlendd
 from .measures import Absolute, Dissimilarity, Fusion, Mahalanobis, Perceptual, Product, Residuald, Squared
 from .symmetric import extreme_of_other_side
 from .usual_error import UsualError, scan_error
@@ -14,6 +15,8 @@ __all__ = [
     "Dissimilarity",
     "FillLesion",
     "FillLesiond",
+    "FineBlend",
+    "FineBlendd",
     "Fusion",
     "Mahalanobis",
     "MatchContrast",
