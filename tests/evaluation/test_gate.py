@@ -109,48 +109,23 @@ def test_calibrating_writes_what_the_score_needs(omega, tmp_path):
     weights = tmp_path / "model.pt"
     weights.write_bytes(b"weights")
     promise = {"largest_ml": 0.1, "share": 0.8, "usual_ml": 0.1}
-    score = AnomalyScored(["expected", "pred_intact"], weighed=["t2"])
-    handler = ConformalLimit(score, tmp_path, weights, {}, 1.0, 0.0, **promise)
+    handler = ConformalLimit(tmp_path, weights, {}, 1.0, 0.0, **promise)
 
-    def with_intact(seed, blob=None):
+    def scored(seed, blob=None, calibration=None):
         person = case(omega, 0.02, seed) if blob is None else case(omega, 0.02, seed, blob)
-        return {**person, "pred_intact": person["expected"] * 1.01}
+        return AnomalyScored("expected", calibration=calibration)(person)
 
-    run_through(handler, [with_intact(seed) for seed in range(6)])
+    run_through(handler, [scored(seed) for seed in range(6)])
     content = json.loads((tmp_path / "calibration.json").read_text())
     known = content["modalities"]["t1"]
     assert known["people"] == 6 and known["limit"] == pytest.approx(known["limits"][-1], abs=1e-3)
     calibration = load_calibration(tmp_path / "calibration.json", weights)
-    fresh = AnomalyScored(score.keys, calibration=calibration)(with_intact(77))["score"]
+    fresh = scored(77, calibration=calibration)["score"]
     assert float(LesionMask(1.0, 0.0)(SmoothScore(1.0)(fresh)).sum()) / 1000 <= 0.15  # of a person who comes next
     blob = torch.zeros(omega.shape)
     blob[:, 15:22, 15:22, 15:22] = 0.3
-    found = AnomalyScored(score.keys, calibration=calibration)(with_intact(78, blob))["score"]
+    found = scored(78, blob, calibration)["score"]
     assert float(LesionMask(1.0, 0.0)(SmoothScore(1.0)(found)).sum()) > 250
-
-
-def test_what_both_sides_have_in_common_is_usual_and_does_not_count(omega, tmp_path):
-    weights = tmp_path / "model.pt"
-    weights.write_bytes(b"weights")
-    known = {}
-    for name, symmetric in (("plain", {}), ("both", {"t1": 0})):
-        score = AnomalyScored(["expected"], symmetric=symmetric, depth=3)
-        handler = ConformalLimit(score, tmp_path / name, weights, {"reach": symmetric}, 1.0, 0.0, 0.1, 0.8, 0.1)
-        run_through(
-            handler, [{**person, "mirrored": person["scan"]} for person in (case(omega, 0.05, s) for s in range(6))]
-        )
-        known[name] = json.loads((tmp_path / name / "calibration.json").read_text())["modalities"]["t1"]
-    assert known["plain"]["usual"] == known["both"]["usual"]
-    assert known["both"]["limit"] < known["plain"]["limit"]
-    # A limit holds for the settings that it was found with.
-    path = tmp_path / "both/calibration.json"
-    person = {**case(omega, 0.05, 7), "mirrored": case(omega, 0.05, 7)["scan"]}
-    calibration = load_calibration(path, weights, {"reach": {"t1": 0}})
-    score = AnomalyScored(["expected"], symmetric={"t1": 0}, depth=0, calibration=calibration)(person)["score"]
-    assert score.any() and not score[person["scan"] < person["expected"]].any()
-    for other in ({"reach": {"t1": 1}}, {}, {"reach": {"t1": 0}, "bend": 1.0}):
-        with pytest.raises(InputError, match="other values of (reach|bend); run calibrating"):
-            load_calibration(path, weights, other)
 
 
 def test_the_gate_writes_its_tables_and_says_what_was_missed(omega, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, median_filter
 from scripts.appearance.blur import gaussian_blur
 from scripts.errors import InputError
 from scripts.evaluation import LesionMask, LesionMaskd, PostProcessing, PostProcessingd, SmoothScore
@@ -13,12 +13,12 @@ from scripts.residual import (
     AnomalyScored,
     Calibration,
     FillLesion,
-    UsualError,
+    connected_score,
     difference,
-    extreme_of_other_side,
     load_calibration,
     scan_error,
 )
+from skimage.filters import apply_hysteresis_threshold
 from sklearn.metrics import average_precision_score
 
 
@@ -33,8 +33,6 @@ def test_score_is_the_difference_inside_the_brain():
     scan, healthy = torch.tensor([[[[0.9, 0.2, 0.5]]]]), torch.tensor([[[[0.4, 0.3, -1.0]]]])
     brain = torch.tensor([[[[1.0, 0.0, 1.0]]]])
     torch.testing.assert_close(difference(scan, healthy, brain), torch.tensor([[[[0.5, 0.0, 1.5]]]]))
-    data = {"one": healthy, "other": scan, "scan": scan, "brain": brain}
-    torch.testing.assert_close(AnomalyScored("one")(data)["score"], torch.tensor([[[[0.5, 0.0, 1.5]]]]))
 
 
 def test_mask_cuts_and_drops_by_volume_in_ml():
@@ -100,157 +98,106 @@ def noisy_at_the_edge(omega, seed: int):
     return brain, 0.75 * brain, noise * torch.where(depth < 3, 0.12, 0.02) * brain.as_tensor(), depth
 
 
-def people(omega, number: int):
-    for seed in range(number):
-        brain, healthy, noise, _ = noisy_at_the_edge(omega, seed)
-        yield UsualError.sums(noise, healthy, brain)
-
-
-def test_the_usual_error_is_that_of_other_people_at_the_place(omega):
-    brain, healthy, _, depth = noisy_at_the_edge(omega, 100)
-    usual = UsualError.fit(people(omega, 8))(healthy, brain)
-    expected = (2 / np.pi) ** 0.5  # E|x| of a standard normal
-    deep, edge = (depth > 9), (depth < 2) & (brain.as_tensor() > 0)
-    assert float(usual[deep].mean()) == pytest.approx(0.02 * expected, rel=0.5)
-    assert float(usual[edge].mean()) == pytest.approx(0.12 * expected, rel=0.25)
-    assert (usual[brain == 0] == 1.0).all()
-    again = UsualError(json.loads(json.dumps(UsualError.fit(people(omega, 8)).table.tolist())))(healthy, brain)
-    torch.testing.assert_close(again, usual)
-
-
-def test_a_difference_counts_by_what_is_usual_at_its_place(omega):
-    brain, healthy, noise, depth = noisy_at_the_edge(omega, 100)
+def corner_lesion(depth: torch.Tensor) -> torch.Tensor:
     lesion = depth > 5
     lesion[:, 20:], lesion[:, :, 20:], lesion[..., 20:] = False, False, False
+    return lesion
+
+
+def test_a_difference_counts_by_what_is_usual_at_such_places_of_the_scan(omega):
+    brain, healthy, noise, depth = noisy_at_the_edge(omega, 100)
+    lesion = corner_lesion(depth)
     assert 200 < lesion.sum() < 0.1 * brain.sum()
-    data = {
-        "expected": healthy,
-        "pred_healthy": healthy,
-        "scan": healthy + noise + 0.1 * lesion,
-        "brain": brain,
-        "modality": "ct",
-    }
-    table = UsualError.fit(people(omega, 8)).table.tolist()
-    calibration = Calibration({"ct": {"usual": {"expected": table}, "limit": 4.0}}, {})
-    inside, truth = brain.as_tensor() > 0, lesion[brain.as_tensor() > 0].numpy()
-
-    def precision(known):
-        score = AnomalyScored("expected", calibration=known)(data)["score"].as_tensor()
-        assert score.min() >= 0 and not score[~inside].any()
-        return average_precision_score(truth, score[inside].numpy())
-
-    assert precision(calibration) > 0.85 > 0.6 > precision(None)
-
-    # However large a lesion is, it cannot raise its own unit: the score grows with the difference.
-    def mean_in_lesion(size: float) -> float:
-        scan = healthy + size * lesion
-        return float(
-            AnomalyScored("expected", calibration=calibration)({**data, "scan": scan})["score"]
-            .as_tensor()[lesion]
-            .mean()
-        )
-
-    assert mean_in_lesion(0.4) == pytest.approx(2 * mean_in_lesion(0.2), rel=1e-4)
-    with pytest.raises(InputError, match="knows ct, not t1; run calibrating"):
-        AnomalyScored("expected", calibration=calibration)({**data, "modality": "t1"})
-    only = AnomalyScored(["expected", "pred_healthy"], {"ct": ["expected"]}, calibration=calibration)
-    alone = AnomalyScored("expected", calibration=calibration)
-    assert torch.equal(only(data)["score"].as_tensor(), alone(data)["score"].as_tensor())
-
-
-def test_what_one_reference_alone_sees_counts_little(omega):
-    """The score is the geometric mean: an error of one reference does not stand where the other agrees with the scan."""
-    brain, healthy, noise, depth = noisy_at_the_edge(omega, 100)
-    lesion, error = (depth > 7).clone(), (depth > 7).clone()
-    lesion[:, 20:], error[:, :20] = False, False
-    scan = healthy + noise - 0.3 * lesion
-    data = {"scan": scan, "brain": brain, "one": healthy, "other": healthy - 0.3 * error}
-    both, one, other = (
-        AnomalyScored(keys)(data)["score"].as_tensor() for keys in (["one", "other"], ["one"], ["other"])
-    )
-    torch.testing.assert_close(both, (one * other).sqrt())
-    assert float(both[lesion].mean()) > 0.25 and float(other[error].mean()) > 0.25 > 0.1 > float(both[error].mean())
-
-
-def test_a_weighed_modality_is_its_own_measure(omega):
-    brain, healthy, noise, depth = noisy_at_the_edge(omega, 100)
-    lesion = depth > 5
-    lesion[:, 20:], lesion[:, :, 20:], lesion[..., 20:] = False, False, False
     data = {"expected": healthy, "pred_healthy": healthy, "scan": healthy + noise + 0.1 * lesion, "brain": brain}
     inside, truth = brain.as_tensor() > 0, lesion[brain.as_tensor() > 0].numpy()
-
-    def precision(**settings):
-        score = AnomalyScored("expected", **settings)({**data, "modality": "ct"})["score"].as_tensor()
-        assert score.min() >= 0 and not score[~inside].any()
-        return average_precision_score(truth, score[inside].numpy())
-
-    assert precision(weighed=["ct"]) > 0.9 > 0.6 > precision()
-    assert precision(weighed=["flair"]) == precision()
+    score = AnomalyScored("expected")({**data, "modality": "ct"})["score"].as_tensor()
+    assert score.min() >= 0 and not score[~inside].any()
+    plain = difference(data["scan"], healthy, brain).as_tensor()
+    assert average_precision_score(truth, score[inside].numpy()) > 0.9
+    assert average_precision_score(truth, plain[inside].numpy()) < 0.6
     # The lesion is not taken for what is usual.
     with_lesion, without = (scan_error(d, healthy, brain) for d in (data["scan"] - healthy, noise))
     torch.testing.assert_close(with_lesion[lesion], without[lesion], atol=0.2, rtol=0)
     assert without.min() == 1.0 and 3 < without[(depth < 3) & inside].mean() < 9
 
 
+def test_the_calibration_gives_the_unit_of_each_modality(omega):
+    brain, healthy, noise, depth = noisy_at_the_edge(omega, 100)
+    other = healthy - 0.1 * corner_lesion(depth)
+    data = {"expected": healthy, "intact": other, "pred_healthy": healthy, "scan": healthy + noise, "brain": brain}
+    calibration = Calibration({"t1": {"limit": 4.0}, "t2": {"limit": 2.0}}, {})
+
+    def score(modality, **settings):
+        scored = AnomalyScored("expected", **settings)({**data, "modality": modality})
+        return scored["score"].as_tensor()
+
+    torch.testing.assert_close(score("t1", calibration=calibration), score("t1") / 4.0)
+    torch.testing.assert_close(score("t2", calibration=calibration), score("t2") / 2.0)
+    # A T1w with contrast agent has the limit of a T1w, and a reference of its own.
+    torch.testing.assert_close(score("t1c", calibration=calibration), score("t1c") / 4.0)
+    own = AnomalyScored("intact")({**data, "modality": "t1c"})["score"].as_tensor()
+    assert torch.equal(score("t1c", reference_of={"t1c": "intact"}), own) and not torch.equal(own, score("t1c"))
+    assert torch.equal(score("t1", reference_of={"t1c": "intact"}), score("t1"))
+    with pytest.raises(InputError, match="knows t1, t2, not ct; run calibrating"):
+        score("ct", calibration=calibration)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_cutting_a_connected_score_is_hysteresis_thresholding(share):
+    noise = torch.rand(1, 24, 24, 24, generator=torch.Generator().manual_seed(0))
+    smooth = gaussian_blur(noise, 1.5)
+    score = (smooth - smooth.min()) / (smooth.max() - smooth.min())
+    grown = connected_score(score, share)[0].numpy()
+    cleaned = median_filter(score[0].numpy(), 3)
+    for threshold in (0.3, 0.5, 0.7):
+        expected = apply_hysteresis_threshold(cleaned, share * threshold, threshold)
+        # skimage's low threshold is open, so is ours, up to rounding.
+        assert expected.any() and ((grown > threshold) != expected).mean() < 1e-3
+
+
+def test_a_faint_border_counts_by_its_core_and_a_faint_place_elsewhere_does_not():
+    score = torch.zeros(1, 30, 30, 30)
+    score[:, 4:14, 4:14, 4:14] = 0.5
+    score[:, 7:11, 7:11, 7:11] = 1.0
+    score[:, 18:28, 18:28, 18:28] = 0.5  # as faint, without a core
+    score[:, 22, 6, 22] = 9.0  # a single voxel
+    grown = connected_score(score, 0.4)
+    assert grown[0, 5, 9, 9] == 1.0 and grown[0, 23, 23, 23] == 0.5 and not grown[0, 20:25, 4:9, 20:25].any()
+    # One share that is not reached: the border is 0.5 of the core.
+    assert connected_score(score, 0.8)[0, 5, 9, 9] == pytest.approx(0.5 / 0.8)
+    torch.testing.assert_close(connected_score(score * 7.0, 0.4), grown * 7.0)
+
+
 def test_only_brighter_voxels_count_where_lesions_are_bright(omega):
-    brain, healthy, _, depth = noisy_at_the_edge(omega, 0)
-    change = torch.where(depth > 5, 0.2, torch.where(depth > 3, -0.2, 0.0)) * brain.as_tensor()
-    for modality, found in (("flair", change > 0.1), ("ct", change.abs() > 0.1)):
-        data = {"expected": healthy, "scan": healthy + change, "brain": brain, "modality": modality}
-        score = AnomalyScored("expected", brighter=["t2", "flair"])(data)["score"]
-        assert torch.equal(score.as_tensor() > 0.1, found)
-
-
-def test_what_is_as_dark_on_the_other_side_is_anatomy():
-    """Two dark spaces that are nearly mirror images, a dark lesion on one side, and a bright one on both."""
-    healthy = torch.full((1, 40, 40, 40), 0.8)
-    brain = torch.zeros_like(healthy)
-    brain[:, 2:38, 2:38, 2:38] = 1.0
-    scan = healthy * brain
-    scan[:, 14:18, 14:22, 14:22] = 0.2  # mirrored: 22 to 26
-    scan[:, 23:27, 14:22, 14:22] = 0.2
-    scan[:, 12:16, 26:30, 14:22] = 0.2
-    scan[:, 12:28, 14:22, 26:30] = 1.0
-    scan[:, 3:6, 14:22, 14:22] = 0.2  # a sulcus on both sides, near the surface
-    scan[:, 34:37, 14:22, 14:22] = 0.2
-    data = {"scan": scan, "mirrored": scan.flip(1), "expected": healthy, "brain": brain, "modality": "t1"}
-    settings = {"symmetric": {"t1": 1, "t2": 1}, "brighter": ["t2"], "depth": 5}
-    score = AnomalyScored("expected", **settings)(data)["score"][0]
-    assert not score[14:18, 14:22, 14:22].any() and not score[23:27, 14:22, 14:22].any()
-    torch.testing.assert_close(score[12:16, 26:30, 14:22], torch.full((4, 4, 8), 0.6))
-    torch.testing.assert_close(score[12:28, 14:22, 26:30], torch.full((16, 8, 4), 0.2))
-    torch.testing.assert_close(score[3:6, 14:22, 14:22], torch.full((3, 8, 8), 0.6))
-    plain = AnomalyScored("expected", **settings)({**data, "modality": "ct"})["score"]
-    torch.testing.assert_close(plain, difference(scan, healthy, brain))
-    # The negative of the scan, in which only bright lesions count.
-    inverse = {
-        "scan": (1 - scan) * brain,
-        "mirrored": ((1 - scan) * brain).flip(1),
-        "expected": 1 - healthy,
-        "brain": brain,
-    }
-    bright = AnomalyScored("expected", **settings)({**inverse, "modality": "t2"})["score"][0]
-    assert not bright[14:18, 14:22, 14:22].any() and not bright[12:28, 14:22, 26:30].any()
-    torch.testing.assert_close(bright[12:16, 26:30, 14:22], torch.full((4, 4, 8), 0.6))
-    # What is too narrow on the other side says nothing: the 4 voxels of a space hold a cube of 3, but none of 5.
-    wide, narrow = (AnomalyScored("expected", **settings, radius=radius)(data)["score"][0] for radius in (1, 2))
-    assert not wide[14:18, 14:22, 14:22].any() and float(narrow[14:18, 14:22, 14:22].min()) > 0.5
-    # A space that is deeper than that of the other side counts as far as it is deeper; nothing is black because it is outside.
-    scan[:, 14:18, 14:22, 14:22] = 0.05
-    score = AnomalyScored("expected", **settings)(data)["score"][0]
-    torch.testing.assert_close(score[15:17, 15:21, 15:21], torch.full((2, 6, 6), 0.15))
-    darkest = extreme_of_other_side(scan.flip(1) * (healthy.cumsum(1) > 16), brain, 1, 5)[0]  # one half is cut off
-    assert float(darkest.min()) >= 0.05 and darkest[:3].isinf().all()
+    brain, healthy, noise, depth = noisy_at_the_edge(omega, 0)
+    lesion = corner_lesion(depth)
+    found = {}
+    for sign in (1.0, -1.0):
+        data = {
+            "expected": healthy,
+            "pred_healthy": healthy,
+            "scan": healthy + noise + sign * 0.2 * lesion,
+            "brain": brain,
+        }
+        for modality in ("flair", "ct"):
+            score = AnomalyScored("expected", brighter=["t2", "flair"])({**data, "modality": modality})["score"]
+            found[sign, modality] = float(score.as_tensor()[lesion].mean())
+    assert min(found[1.0, "flair"], found[1.0, "ct"], found[-1.0, "ct"]) > 0.1 and found[-1.0, "flair"] < 0.01
+    darker = difference(healthy - 0.2 * lesion, healthy, brain, brighter=True).as_tensor()
+    assert not darker.any() and difference(healthy - 0.2 * lesion, healthy, brain).as_tensor()[lesion].min() > 0.19
 
 
 def test_a_calibration_belongs_to_its_weights(tmp_path):
     weights, others, path = tmp_path / "model.pt", tmp_path / "other.pt", tmp_path / "calibration.json"
     weights.write_bytes(b"these")
     others.write_bytes(b"those")
-    table = UsualError.fit([]).table.tolist()
     about = {"sha256": hashlib.sha256(b"these").hexdigest()}
-    known = {"limit": 2.0, "usual": {"expected": table}}
-    path.write_text(json.dumps({"about": about, "modalities": {"t1": known}}))
+    path.write_text(json.dumps({"about": {**about, "settings": {"bend": 1.0}}, "modalities": {"t1": {"limit": 2.0}}}))
+    # A limit holds for the settings that it was found with.
+    for other in ({"bend": 2.0}, {}, {"bend": 1.0, "share": 0.4}):
+        with pytest.raises(InputError, match="other values of (bend|share); run calibrating"):
+            load_calibration(path, weights, other)
+    path.write_text(json.dumps({"about": about, "modalities": {"t1": {"limit": 2.0}}}))
     assert load_calibration(path, weights).limit == {"t1": 2.0}
     with pytest.raises(InputError, match=r"other weights.*run calibrating.*calibration"):
         load_calibration(path, others)

@@ -1,12 +1,12 @@
 """From a scan and what it would be without disease to a raw score."""
 
-from .calibrated import AnomalyScored, Calibration, difference, load_calibration
+from .connected import connected_score
 from .contrast import MatchContrast, MatchContrastd
 from .filling import FillLesion, FillLesiond
 from .fine_blend import FineBlend, FineBlendd
 from .measures import Absolute, Dissimilarity, Fusion, Mahalanobis, Perceptual, Product, Residuald, Squared
-from .symmetric import extreme_of_other_side
-from .usual_error import UsualError, scan_error
+from .scan_error import scan_error
+from .score import AnomalyScored, Calibration, difference, load_calibration
 
 __all__ = [
     "Absolute",
@@ -25,9 +25,8 @@ __all__ = [
     "Product",
     "Residuald",
     "Squared",
-    "UsualError",
+    "connected_score",
     "difference",
-    "extreme_of_other_side",
     "load_calibration",
     "scan_error",
 ]
