@@ -2,9 +2,9 @@
 
 Written, each a datalist for ``run inferring``, ``run judging``, ``run gating`` and ``run calibrating``:
 
-- ``calibration.json``: the T1w of the people of ``healthy_split.json`` that calibrate, and the same people as T2w, FLAIR and CT,
-  which are made of the T1w by contrast curves, and as T1w with contrast agent, in which vessels and plexus are painted: nobody here
-  has a real healthy one;
+- ``calibration.json``: the T1w of the people of ``healthy_split.json`` and of `studies.aged` that calibrate, and the former as T2w,
+  FLAIR and CT, too, which are made of the T1w by contrast curves, and as T1w with contrast agent, in which vessels and plexus are
+  painted: nobody here has a real healthy one;
 - ``test.json``: the same of the people that test, and two label maps that no training saw, in random modalities;
 - ``ventricles.json``: the T1w of the people that test, with ventricles whose walls are moved by 6 to 8 mm, unequally on both
   sides, by the deformation that the training uses;
@@ -32,7 +32,7 @@ from scripts.symmetry import estimate_mirror
 from scripts.volumes import read_volume
 from tqdm import tqdm
 
-from . import SHARED
+from . import SHARED, aged
 from .training_data import HEALTHY
 
 BIAS_FIELDS = {"medium": ((0.02, 0.03), (0.05, 0.3)), "severe": ((0.02, 0.04), (0.1, 0.6))}  # Table B.1
@@ -197,6 +197,9 @@ def write_healthy_cases(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lists: dict[str, list[dict]] = {"calibration": [], "test": [], "ventricles": [], "degraded": [], "cavities": []}
     for kind in ("calibration", "test"):
+        for subject in aged.people()[kind]:
+            scan = read_volume(aged.FOLDER / f"{subject}_T1w.nii.gz")
+            lists[kind].append(entry(save(scan, folder / f"{subject}_t1.nii.gz"), "t1", diseased=False))
         for number, subject in enumerate(tqdm(HEALTHY[kind], desc=kind)):
             random = np.random.RandomState([kind == "test", number])
             scan = read_volume(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz")

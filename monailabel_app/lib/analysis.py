@@ -143,7 +143,8 @@ class Analyst:
 
     def healthy(self, analysis: Mapping[str, Any]) -> MetaTensor:
         """The healthy T1w on the grid of the scan; for a T1w also on its intensities, so that both look alike in one window."""
-        pred, brain = (self.on_scan(analysis, key).clamp(min=0.0) for key in ("pred_healthy", "brain"))
+        fine = self["fine"](analysis)
+        pred, brain = (self.on_scan(fine, key).clamp(min=0.0) for key in ("pred_healthy", "brain"))
         return to_scale_of(pred, analysis["original"], brain) if analysis["modality"] == "t1" else pred
 
     def lesion(self, analysis: Mapping[str, Any], key: str, **settings: float) -> MetaTensor:

@@ -123,12 +123,19 @@ class Residuald(MapTransform):
         measure: one of the measures of this module.
         image_key: the scan.
         brain_key: brain mask.
+        score_key: where the distance goes.
     """
 
     def __init__(
-        self, keys: KeysCollection, measure: Measure, image_key: str = "scan", brain_key: str = "brain"
+        self,
+        keys: KeysCollection,
+        measure: Measure,
+        image_key: str = "scan",
+        brain_key: str = "brain",
+        score_key: str = "score",
     ) -> None:
         super().__init__(keys)
+        self.score_key = score_key
         self.measure = measure
         self.image_key = image_key
         self.brain_key = brain_key
@@ -139,4 +146,4 @@ class Residuald(MapTransform):
             for key in (self.image_key, self.brain_key, *self.keys)
         )
         score = self.measure(scan, torch.cat(healthy), brain)
-        return {**data, "score": MetaTensor(score, meta=dict(data[self.image_key].meta))}
+        return {**data, self.score_key: MetaTensor(score, meta=dict(data[self.image_key].meta))}
