@@ -318,6 +318,17 @@ def test_judging_compares_scores_and_fillings(trained, cohort, tmp_path):
     similarity = pd.read_csv(tmp_path / "judged/similarity.csv")
     assert list(similarity[["one", "other"]].iloc[0]) == ["bright", "healthy"] and similarity["ssim"][0] > 0.8
     assert (tmp_path / "judged/bright.png").stat().st_size > 50_000
+    rows = {
+        "bright": {"method": "intensity", "settings": {"method::bright": ["t1"]}},
+        "other side": {"method": "contralateral"},
+    }
+    compared = [*arguments, "--rows", str(rows)]
+    compared[compared.index("--output_dir") + 1] = tmp_path / "frontier"
+    bundle_run("run", "frontier", *config("inference", "frontier"), *compared)
+    lesions = pd.read_csv(tmp_path / "frontier/lesions.csv").set_index(["row", "subject"])
+    assert lesions.loc[("bright", "bright"), "auprc"] == pytest.approx(bright["auprc_bright"], abs=0.02)
+    table = pd.read_csv(tmp_path / "frontier/frontier.csv")
+    assert table["row"].tolist() == list(rows) and (table["people"] == 1).all() and (table["lesions"] == 2).all()
     del scans[1]["diseased"]
     (tmp_path / "scans.json").write_text(json.dumps({"test": scans}))
     done = bundle_run("run", "judging", *config("inference", "judge"), *arguments, check=False)

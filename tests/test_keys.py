@@ -96,6 +96,7 @@ OTHER = {
         "corruption_weights": [0.0, 1.0, 0.0],
         "shares": {"synthetic": 0.3, "real": 0.7},
         "hidden_prob": 0.1,
+        "target_contrast": {"csf": 0.2, "gray_matter": 0.5, "white_matter": 0.8},
     },
     "train": {
         "traced_masks": ["{folder}/mask.nii.gz"],
@@ -117,12 +118,19 @@ OTHER = {
         "lambda_p": 3.0,
         "lambda_contrast": 0.0,
         "lambda_intact": 0.5,
+        "lambda_anomaly": 0.1,
         "learning_rate": 2.0e-3,
         "val_interval": 2,
     },
     "evaluate": {"validation_draws": 2},
     "judge": {},
     "gate": {"median_ml": 1.0e4, "high_ml": 1.0e4},
+    "frontier": {
+        "rows": {"plain": {"method": "intensity"}, "other side": {"method": "contralateral"}},
+        "largest_ml": 20.0,
+        "share": 0.5,
+        "halves": 3,
+    },
     "calibrate": {"largest_ml": 50.0, "share": 0.5, "usual_ml": 30.0},
     "register_lesions": {"workers": 2, "grid_spacing": 40.0, "bending": 50.0},
     "compare": {
@@ -260,6 +268,11 @@ def test_calibrating_gating_and_judging(folder, trained, people):
     assert json.loads((out / "gate.json").read_text())["t1"]["passed"]
     out = run("judging", ["inference", "judge"], folder, listed, **calibrated)
     assert len(pd.read_csv(out / "cases.csv")) == 3
+    out = run("frontier", ["inference", "frontier"], folder, listed, **calibrated)
+    assert pd.read_csv(out / "frontier.csv")["row"].tolist() == list(OTHER["frontier"]["rows"])
+    assert json.loads((out / "frontier.json").read_text())["promise"] == {
+        key: OTHER["frontier"][key] for key in ("largest_ml", "share", "halves")
+    }
 
 
 @pytest.mark.slow

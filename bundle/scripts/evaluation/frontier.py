@@ -163,6 +163,8 @@ class Frontier(CaseHandler):
     # ------------------------------------------------------------------ all
 
     def write(self, engine: Engine) -> None:
+        if not self.healthy + self.diseased:  # none could be used: the loader says why
+            return
         names = list(next(iter(self.healthy + self.diseased))[("limits" if self.healthy else "scores")])
         modalities = sorted({case["modality"] for case in self.healthy + self.diseased})
         found = [self._judge(name, modality) for modality in modalities for name in names]
