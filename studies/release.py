@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 from scripts.learning.checkpoint import save_atomically
 from scripts.saving import write_whole
 
-from . import SHARED
+from . import SHARED, aged
 from .training_data import HEALTHY, SCANS
 
 BUNDLE = Path(__file__).parents[1] / "bundle"
@@ -25,6 +25,8 @@ def source(entry: dict) -> str:
     name = entry["subject"].removeprefix("sub-")
     if name in SCANS:
         return next(iter(SCANS[name].values()))
+    if entry["subject"] in aged.people()["training"]:
+        return f"healthy_t1w_2mm/{entry['subject']}_T1w.nii.gz"
     if entry["subject"] in HEALTHY["training"]:
         return f"healthy_t1w/{entry['subject']}_T1w.nii.gz"
     label = Path(entry["label"])
@@ -45,17 +47,12 @@ def release(run: Path, data: Path) -> None:
     sections = json.loads((data / "datalist.json").read_text())
     masks = json.loads((data / "masks.json").read_text())
     known = {
-        section: [
-            {"subject": entry["subject"], "source": source(entry)}
-            | ({"masks": "registered"} if "template_displacement" in entry else {})
-            for entry in entries
-        ]
+        section: [{"subject": entry["subject"], "source": source(entry)} for entry in entries]
         for section, entries in sections.items()
     }
     content = {
         "about": "subjects and masks behind models/model.pt; paths are relative to the shared data folder; `python -m "
-        "studies.training_data FOLDER` of the project makes their datalist. masks: registered, where traced masks reached the "
-        "subject by a registration; the others had them by affines",
+        "studies.training_data FOLDER` of the project makes their datalist. Masks were placed by affines",
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "seed": ConfigParser.load_config_file(str(BUNDLE / "configs/sizes/released.yaml"))["seed"],
         **known,
