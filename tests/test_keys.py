@@ -118,7 +118,6 @@ OTHER = {
         "lambda_p": 3.0,
         "lambda_contrast": 0.0,
         "lambda_intact": 0.5,
-        "lambda_anomaly": 0.1,
         "learning_rate": 2.0e-3,
         "val_interval": 2,
     },

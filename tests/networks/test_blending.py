@@ -18,7 +18,7 @@ def test_the_weights_blend_scan_partner_and_constant():
             network.fold_out.weight[0, channel] = weight
         network.bias.copy_(torch.tensor([0.01, 0.02]))
     x = torch.rand(1, 2, 16, 16, 16)
-    healthy, intact, _ = network(x).split(1, dim=1)
+    healthy, intact = network(x).split(1, dim=1)
     torch.testing.assert_close(healthy, 0.5 * x[:, :1] + 0.25 * x[:, 1:] + 0.125 + 0.01)
     torch.testing.assert_close(intact, 0.5 * x[:, :1] + 0.5 * x[:, 1:] + 0.02)
 
@@ -32,21 +32,24 @@ def test_each_output_has_weights_of_its_own():
         touched = network.fold_out.weight.grad.abs().sum(dim=(0, 2, 3, 4)) > 0
         assert touched.tolist() == [output == 0] * 3 + [output == 1] * 3
         assert network.fold_in.weight.grad.abs().sum() > 0
-        assert network.anomaly_out.weight.grad.abs().sum() == 0
 
 
-def test_the_anomaly_changes_no_image():
+def test_the_output_is_the_blend_of_the_input_by_the_weights():
     network = BlendingUNet(features=FEATURES).eval()
-    x = torch.rand(1, 2, 16, 16, 16)
-    before = network(x)
     with torch.no_grad():
-        network.unet.output_block.conv.conv.weight[-8:].add_(1.0)  # the folded channels of the logit
-        network.anomaly_out.bias.add_(1.0)
-    after = network(x)
-    torch.testing.assert_close(after[:, :2], before[:, :2])
-    assert (after[:, 2] - before[:, 2]).abs().min() > 0
+        network.bias.copy_(torch.tensor([0.1, -0.2]))
+    x = torch.rand(2, 2, 16, 16, 16)
+    weights = network.blend_weights(x)
+    sources = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    by_hand = torch.stack([(weights[:, :3] * sources).sum(1), (weights[:, 3:] * sources).sum(1)], dim=1)
+    torch.testing.assert_close(network(x), by_hand)
+    # The bias belongs to the weight of the constant: without a scan it is all that is left of a network that says nothing.
+    with torch.no_grad():
+        network.unet.output_block.conv.conv.weight.zero_()
+        network.unet.output_block.conv.conv.bias.zero_()
+    torch.testing.assert_close(network(x)[:, :, 0, 0, 0], torch.tensor([[0.1, -0.2]] * 2))
 
 
 def test_a_network_without_mirrored_input_and_without_folding():
     network = BlendingUNet(in_channels=1, features=FEATURES, fold=1).eval()
-    assert network(torch.rand(1, 1, 8, 12, 8)).shape == (1, 3, 8, 12, 8)
+    assert network(torch.rand(1, 1, 8, 12, 8)).shape == (1, 2, 8, 12, 8)

@@ -110,20 +110,16 @@ class ContrastLoss(nn.Module):
 
 
 class UNALoss(nn.Module):
-    """L = L_recon + lambda_contrast L_contrast (Eq. 9) of the healthy T1w, lambda_intact L_recon of the intact scan, and
-    lambda_anomaly L_anomaly of the anomaly itself.
+    """L = L_recon + lambda_contrast L_contrast (Eq. 9) of the healthy T1w, and lambda_intact L_recon of the intact scan.
 
-    The last two terms are not in the paper. Outside of the lesion the truth of the intact scan is the scan itself, whatever the
-    contrast: every scan supervises it, a diseased one too.
+    The second term is not in the paper. Outside of the lesion its truth is the scan itself, whatever the contrast: every scan
+    supervises it, a diseased one too.
 
     Args:
         reconstruction: Eq. 7.
         contrast: Eq. 8.
         lambda_contrast: weight of Eq. 8 [paper: 2]; 0 leaves it out.
         lambda_intact: weight of the intact scan [paper: 0]; 0 leaves it out.
-        anomaly: of the logit and of the mask of the anomaly, such as MONAI's `DiceCELoss`.
-        lambda_anomaly: weight of it [paper: 0]; 0 leaves it out.
-        lesion_threshold: probability above which a voxel is lesion [code: 0.2].
     """
 
     def __init__(
@@ -132,14 +128,8 @@ class UNALoss(nn.Module):
         contrast: ContrastLoss,
         lambda_contrast: float = 2.0,
         lambda_intact: float = 1.0,
-        anomaly: nn.Module | None = None,
-        lambda_anomaly: float = 0.0,
-        lesion_threshold: float = LESION_THRESHOLD,
     ) -> None:
         super().__init__()
-        self.anomaly = anomaly
-        self.lambda_anomaly = lambda_anomaly
-        self.lesion_threshold = lesion_threshold
         self.reconstruction = reconstruction
         self.contrast = contrast
         self.lambda_contrast = lambda_contrast
@@ -148,7 +138,7 @@ class UNALoss(nn.Module):
     def forward(self, pred: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """
         Args:
-            pred: ``(B, 3, X, Y, Z)`` healthy T1w, intact scan and logit of the anomaly.
+            pred: ``(B, 2, X, Y, Z)`` healthy T1w and intact scan.
             target: items ``healthy``, ``intact``, ``anomaly``, ``attention``, ``mirrored_anomaly``, ``image``, ``mirrored``, each
                 ``(B, 1, X, Y, Z)``, and ``diseased`` ``(B,)``.
         """
@@ -161,7 +151,4 @@ class UNALoss(nn.Module):
             )
         if self.lambda_intact:
             loss = loss + self.lambda_intact * self.reconstruction(intact, target["intact"], *weighing)
-        if self.lambda_anomaly:
-            lesion = (target["anomaly"] > self.lesion_threshold).float()
-            loss = loss + self.lambda_anomaly * self.anomaly(pred[:, 2:3], lesion)
         return loss

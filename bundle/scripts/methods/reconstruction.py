@@ -122,7 +122,7 @@ class BlendedReconstruction(Reconstruction):
         seen = torch.cat([convert_to_tensor(case[key], track_meta=False) for key in self.input_keys]).float()
         images = zip(self.outputs, self.network.blend(found[None], seen[None])[0], strict=True)
         named = {name: MetaTensor(values[None], meta=meta) for name, values in images}
-        return {**named, "weights": MetaTensor(found[:-1], meta=meta)}
+        return {**named, "weights": MetaTensor(found, meta=meta)}
 
 
 class ScoreMap(_Networked):

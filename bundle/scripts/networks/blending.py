@@ -20,9 +20,8 @@ class BlendingUNet(nn.Module):
 
     0. the healthy T1w (paper), a blend of all sources;
     1. the *intact* scan: the input scan without its anomaly, in its own contrast. Not in the paper.
-    2. the logit of the probability that a voxel is anomaly. Not in the paper; the fluid anomalies of the training are its truth.
 
-    The first two are blends with weights of their own. The intact scan must not begin as the scan itself: with L1, a network that
+    Both are blends with weights of their own. The intact scan must not begin as the scan itself: with L1, a network that
     copies stays one (after 800 iterations it had changed nothing in any lesion); it begins best as the healthy T1w.
 
     The UNet (MONAI's residual `DynUNet`, group norm and leaky ReLU as in the paper) looks at blocks of ``fold^3`` voxels, which
@@ -35,7 +34,7 @@ class BlendingUNet(nn.Module):
         groups: of the group normalization [paper: 8].
 
     Shape:
-        ``(B, in_channels, X, Y, Z)`` to ``(B, 3, X, Y, Z)``; X, Y, Z are multiples of ``fold * 2^(len(features) - 1)``.
+        ``(B, in_channels, X, Y, Z)`` to ``(B, 2, X, Y, Z)``; X, Y, Z are multiples of ``fold * 2^(len(features) - 1)``.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class BlendingUNet(nn.Module):
         self.unet = DynUNet(
             spatial_dims=3,
             in_channels=folded,
-            out_channels=weights + fold**3,
+            out_channels=weights,
             filters=list(features),
             kernel_size=[3] * levels,
             strides=[1] + [2] * (levels - 1),
@@ -59,28 +58,21 @@ class BlendingUNet(nn.Module):
             norm_name=("group", {"num_groups": groups}),
         )
         self.fold_out = nn.ConvTranspose3d(weights, 2 * self.sources, fold, stride=fold, bias=False)
-        self.anomaly_out = nn.ConvTranspose3d(fold**3, 1, fold, stride=fold)
         self.bias = nn.Parameter(torch.zeros(2))
 
     def blend_weights(self, x: torch.Tensor) -> torch.Tensor:
-        """What the UNet decides in every voxel: ``(B, 2 * sources + 1, X, Y, Z)``.
-
-        By image the weight of each source, the constant last, and then the logit of the anomaly.
-        """
-        found = self.unet(self.fold_in(self.with_constant(x)))
-        weights = self.fold_out(found[:, : self.fold_out.in_channels])
-        healthy, intact = weights.split(self.sources, dim=1)
-        with_bias = [
-            torch.cat([image[:, :-1], image[:, -1:] + bias], dim=1) for image, bias in zip((healthy, intact), self.bias)
-        ]
-        return torch.cat([*with_bias, self.anomaly_out(found[:, self.fold_out.in_channels :])], dim=1)
+        """What the UNet decides in every voxel, ``(B, 2 * sources, X, Y, Z)``: by output the weight of each source, the constant last."""
+        weights = self.fold_out(self.unet(self.fold_in(self.with_constant(x))))
+        bias = torch.zeros_like(weights[:1])
+        bias[:, self.sources - 1 :: self.sources] = self.bias.view(1, 2, 1, 1, 1)
+        return weights + bias
 
     def blend(self, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """The output for weights of `blend_weights`, and the input to which they belong."""
         sources = self.with_constant(x)
-        healthy, intact, anomaly = weights.split([self.sources, self.sources, 1], dim=1)
-        images = [(image * sources).sum(dim=1, keepdim=True) for image in (healthy, intact)]
-        return torch.cat([*images, anomaly], dim=1)
+        return torch.cat(
+            [(part * sources).sum(dim=1, keepdim=True) for part in weights.split(self.sources, dim=1)], dim=1
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.blend(self.blend_weights(x), x)
