@@ -61,7 +61,7 @@ class BlendingUNet(nn.Module):
         self.bias = nn.Parameter(torch.zeros(2))
 
     def blend_weights(self, x: torch.Tensor) -> torch.Tensor:
-        """What the UNet decides in every voxel, ``(B, 2 * sources, X, Y, Z)``: by output the weight of each source, the constant last."""
+        """By output the weight of each source in every voxel, the constant last: ``(B, 2 * sources, X, Y, Z)``."""
         weights = self.fold_out(self.unet(self.fold_in(self.with_constant(x))))
         bias = torch.zeros_like(weights[:1])
         bias[:, self.sources - 1 :: self.sources] = self.bias.view(1, 2, 1, 1, 1)
