@@ -45,17 +45,28 @@ def healthy_people() -> dict[str, list[Path]]:
     }
 
 
+def named(file: Path, subject: str, folder: Path) -> str:
+    """A link to a scan whose name is that of its subject, since two scans of a datalist may not have one name."""
+    link = folder / f"{subject}.nii.gz"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(file.resolve())
+    return str(link)
+
+
 def write_frontier(path: Path) -> Path:
-    """Write the datalist."""
+    """Write the datalist, and beside it links to the scans."""
+    links = path.parent / f"{path.stem}_scans"
     entries = [
-        {"subject": file.name.split("_T1w")[0], "image": str(file), "modality": "t1", "group": group, "diseased": False}
+        {"subject": name, "image": named(file, name, links), "modality": "t1", "group": group, "diseased": False}
         for group, files in healthy_people().items()
         for file in files
+        for name in [file.name.split("_T1w")[0]]
     ]
     for subject, (image, lesion) in LESIONS.items():
         modality = MODALITY[subject.split("_")[1]]
-        entries.append({"subject": subject, "image": str(image), "modality": modality, "lesion": str(lesion)})
-    path.parent.mkdir(parents=True, exist_ok=True)
+        known = {"subject": subject, "image": named(image, subject, links), "modality": modality}
+        entries.append({**known, "lesion": str(lesion)})
     path.write_text(json.dumps({"test": entries}, indent=1))
     return path
 

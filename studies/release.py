@@ -1,7 +1,7 @@
-"""Put trained weights into the bundle: ``PYTHONPATH=bundle python -m studies.release runs/weights/run1 runs/weights``.
+"""Put trained weights into the bundle: ``PYTHONPATH=bundle python -m studies.release runs/weights/run1 INITIAL.pt runs/weights``.
 
-The averaged weights at the end of a training, in half precision, and the list of what they were trained on. A calibration belongs
-to the weights: run calibrating next, and copy its ``calibration.json`` beside them.
+The mean of the averaged weights at the end of a training and of those that it began with, in half precision, and the list of what
+they were trained on. A calibration belongs to the weights: run calibrating next, and copy its ``calibration.json`` beside them.
 """
 
 import hashlib
@@ -37,13 +37,17 @@ def source(entry: dict) -> str:
     )
 
 
-def release(run: Path, data: Path) -> None:
-    """Write ``models/model.pt`` and ``docs/training_data.json``."""
+def write_weights(run: Path, initial: Path) -> None:
+    """Write ``models/model.pt``."""
     average = torch.load(run / "last.pt", map_location="cpu", weights_only=True)["average"]
-    weights = BUNDLE / "models/model.pt"
+    begun = torch.load(initial, map_location="cpu", weights_only=True)
     # MONAI's DynUNet lists its layers twice; each is stored once.
-    halved = {value.data_ptr(): value.half() for value in average.values()}
-    save_atomically({name: halved[value.data_ptr()] for name, value in average.items()}, weights)
+    means = {value.data_ptr(): ((value + begun[name].float()) / 2).half() for name, value in average.items()}
+    save_atomically({name: means[value.data_ptr()] for name, value in average.items()}, BUNDLE / "models/model.pt")
+
+
+def write_list(data: Path) -> None:
+    """Write ``docs/training_data.json``."""
     sections = json.loads((data / "datalist.json").read_text())
     masks = json.loads((data / "masks.json").read_text())
     known = {
@@ -53,7 +57,7 @@ def release(run: Path, data: Path) -> None:
     content = {
         "about": "subjects and masks behind models/model.pt; paths are relative to the shared data folder; `python -m "
         "studies.training_data FOLDER` of the project makes their datalist. Masks were placed by affines",
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256((BUNDLE / "models/model.pt").read_bytes()).hexdigest(),
         "seed": ConfigParser.load_config_file(str(BUNDLE / "configs/sizes/released.yaml"))["seed"],
         **known,
         "traced_masks": {
@@ -65,4 +69,6 @@ def release(run: Path, data: Path) -> None:
 
 
 if __name__ == "__main__":
-    release(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
+    run, initial, data = (Path(argument).resolve() for argument in sys.argv[1:])
+    write_weights(run, initial)
+    write_list(data)
