@@ -161,7 +161,7 @@ def parts_of_other_files(content):
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_reference_of_every_config_resolves(path):
     base = dict.fromkeys(["multi_gpu_train", "evaluate", "demo", "paper", "released"], "train")
-    base |= {"judge": "inference", "gate": "inference", "calibrate": "inference", "toy": "compare"}
+    base |= {**dict.fromkeys(["judge", "gate", "calibrate", "frontier"], "inference"), "toy": "compare"}
     base |= dict.fromkeys(["anatomy_ablation", "comparison", "slice_ablation", "una_ablation"], "compare")
     if path.parent.name == "methods":
         parser = Guest(path.stem).parser
