@@ -113,7 +113,7 @@ def start(folder: Path, orthanc_port: int, port: int, study: Path | None, conf: 
 
 
 def sample_study(folder: Path) -> Path:
-    """A T1w with a simulated lesion, made by the bundle's generator, as DICOM."""
+    """A T1w with a simulated lesion that the eye sees at once (the second draw), made by the bundle's generator, as DICOM."""
     from lib.dicom import write_series
     from scripts.volumes import read_volume
 
@@ -125,11 +125,11 @@ def sample_study(folder: Path) -> Path:
             "--output_dir",
             str(folder / "cohort"),
         ]
-        generate += ["--number", "1", "--seed", "3", "--shares", "{'real': 1.0}", "--corruption_weights", "[1, 0, 0]"]
+        generate += ["--number", "2", "--seed", "12", "--shares", "{'real': 1.0}", "--corruption_weights", "[1, 0, 0]"]
         generate += ["--patch_size", "[160, 192, 176]"]
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "bundle")}
         subprocess.run(generate, check=True, env=environment)
-        scan = read_volume(folder / "cohort/case_0000/case_0000_image.nii.gz")
+        scan = read_volume(folder / "cohort/case_0001/case_0001_image.nii.gz")
         write_series(scan, folder / "partial", "SAMPLE", "Simulated lesion in a T1w")
         (folder / "partial").rename(folder / "dicom")
     return folder / "dicom"
