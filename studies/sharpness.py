@@ -90,7 +90,8 @@ def write_sharpness(folder: Path, settings: dict) -> pd.DataFrame:
     for case in tqdm(cases()):
         data = prepare({"image": str(case["image"]), "modality": case["modality"], "subject": case["subject"]})
         data |= guest(data)
-        scan, t1 = data["original"], read_volume(case["t1"])
+        scan = data["original"]
+        t1 = on_grid(read_volume(case["t1"]), scan)
         where = binary_erosion(np.asarray(on_grid(data["brain"], scan)[0]) > 0.5, iterations=2)
         if case["lesion"] is not None:
             where &= ~binary_dilation(np.asarray(read_volume(case["lesion"])[0]) > 0.5, iterations=4)
