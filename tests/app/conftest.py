@@ -18,7 +18,7 @@ VOXEL = 3.0  # mm, of the scans: what takes 30 s at 1 mm takes a few here
 
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory, sample_datalist) -> Path:
-    """Two generated T1w with a simulated lesion that the eye sees, and their true lesions as ``<name>_truth.nii.gz`` in a folder beside."""
+    """Two generated T1w with a simulated lesion that the eye sees; the true ones are ``<name>_truth.nii.gz`` in a folder beside."""
     folder = tmp_path_factory.mktemp("scans")
     arguments = ["--output_dir", folder / "cohort", "--datalist", sample_datalist, "--number", "2"]
     arguments += ["--shares", "{'real': 1.0}", "--corruption_weights", "[1, 0, 0]", "--seed", "6"]
