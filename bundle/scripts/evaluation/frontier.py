@@ -21,7 +21,7 @@ from ..volumes import on_grid
 from .handler import CaseHandler
 from .postprocess import PostProcessing
 from .thresholds import lowest_limit, split_conformal
-from .truth import check_truth, true_lesion
+from .truth import known_scans, true_lesion
 from .voxels import count_voxels, voxel_metrics
 
 __all__ = ["Frontier"]
@@ -41,7 +41,7 @@ class Frontier(CaseHandler):
     A score may differ from another one by any rising function: nothing here depends on its unit.
 
     Args:
-        scans: entries of the datalist, each with ``subject`` and what is known of it (`check_truth`); a healthy one may have
+        scans: entries of the datalist, each with ``subject`` and what is known of it (`known_scans`); a healthy one may have
             ``group``, such as a scanner or an age.
         postprocessing: of the scores.
         output_dir: where to write.
@@ -64,11 +64,7 @@ class Frontier(CaseHandler):
         share: float = 0.95,
         halves: int = 50,
     ) -> None:
-        self.entries = {entry["subject"]: entry for entry in scans}
-        if len(self.entries) < len(scans):
-            raise InputError("two entries of the datalist have the same 'subject'; give each scan its own")
-        for entry in self.entries.values():
-            check_truth(entry)
+        self.entries = known_scans(scans)
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
         self.promise = {"largest_ml": largest_ml, "share": share, "halves": halves}
@@ -101,7 +97,8 @@ class Frontier(CaseHandler):
 
     def _judge(self, name: str, modality: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
         """A row of the summary, a row a lesion, and the points of the curve."""
-        people = [person for person in self.healthy if person["modality"] == known_as(modality, self._calibrating())]
+        judged_as = known_as(modality, {person["modality"] for person in self.healthy})
+        people = [person for person in self.healthy if person["modality"] == judged_as]
         lesions = [scan for scan in self.diseased if scan["modality"] == modality]
         limits = np.array([person["limits"][name] for person in people])
         groups = np.array([person["group"] for person in people])
@@ -155,10 +152,6 @@ class Frontier(CaseHandler):
             kept = float((limits <= limit).mean())
             curve.append({"row": name, "modality": modality, "limit": limit, "within": kept, "dice": dice})
         return summary, rows, curve
-
-    def _calibrating(self) -> set[str]:
-        """Modalities with healthy people of their own."""
-        return {person["modality"] for person in self.healthy}
 
     # ------------------------------------------------------------------ all
 

@@ -16,13 +16,12 @@ from monai.data import MetaTensor
 from monai.metrics import DiceHelper
 from monai.transforms import CropForeground
 
-from ..errors import InputError
 from ..report.figures import detection_figure
 from ..saving import write_whole
 from ..volumes import on_grid, voxel_ml
 from .errors import psnr_in_lesion, region_errors
 from .handler import CaseHandler
-from .truth import check_truth, read_on_grid, true_lesion
+from .truth import known_scans, read_on_grid, true_lesion
 from .voxels import count_voxels, voxel_metrics
 
 __all__ = ["Judgement"]
@@ -53,11 +52,7 @@ class Judgement(CaseHandler):
         fillings: Mapping[str, str],
         output_dir: str | Path,
     ) -> None:
-        self.entries = {entry["subject"]: entry for entry in scans}
-        if len(self.entries) < len(scans):
-            raise InputError("two entries of the datalist have the same 'subject'; give each scan its own")
-        for entry in self.entries.values():
-            check_truth(entry)
+        self.entries = known_scans(scans)
         self.scores = list(scores)
         self.fillings = dict(fillings)
         self.output_dir = Path(output_dir)

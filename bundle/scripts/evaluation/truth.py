@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..fluid import LESION_THRESHOLD
 from ..volumes import read_volume, same_grid
 
-__all__ = ["check_truth", "read_on_grid", "true_lesion"]
+__all__ = ["check_truth", "known_scans", "read_on_grid", "true_lesion"]
 
 
 def check_truth(entry: Mapping[str, Any]) -> None:
@@ -24,6 +24,20 @@ def check_truth(entry: Mapping[str, Any]) -> None:
         raise InputError(
             f"nothing is known of {entry['subject']}: add 'lesion', 'anomaly' or \"diseased\": false to its datalist entry"
         )
+
+
+def known_scans(scans: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Entries of a datalist by their ``subject``.
+
+    Raises:
+        InputError: when nothing is known of a scan, or two entries have one ``subject``.
+    """
+    entries = {entry["subject"]: entry for entry in scans}
+    if len(entries) < len(scans):
+        raise InputError("two entries of the datalist have the same 'subject'; give each scan its own")
+    for entry in entries.values():
+        check_truth(entry)
+    return entries
 
 
 def read_on_grid(path: str, grid: MetaTensor) -> MetaTensor:
