@@ -59,31 +59,44 @@ def psnr(error: np.ndarray, peak: float) -> float:
     return float(20 * np.log10(peak / np.sqrt((error**2).mean())))
 
 
+def fidelity(image: MetaTensor, truth: MetaTensor, where: np.ndarray) -> tuple[float, float]:
+    """PSNR (dB, of the truth's 99th percentile) and SSIM of an image, brought to the scale of the truth by a straight line."""
+    real = np.asarray(truth[0], dtype=np.float64)
+    fitted, peak = line_fit(np.asarray(image[0], dtype=np.float64), real, where), np.percentile(real[where], 99)
+    pair = [torch.from_numpy((np.where(where, v, 0.0) / peak).astype(np.float32))[None] for v in (fitted, real)]
+    return psnr((fitted - real)[where], peak), float(ssim_map(*pair, window=7, sigma=1.5)[0].numpy()[where].mean())
+
+
+def healthy_region(brain: MetaTensor, lesion: Path | None) -> np.ndarray:
+    """Where images are compared: in the brain, away from its surface and from the lesion."""
+    where = binary_erosion(np.asarray(brain[0]) > 0.5, iterations=2)
+    if lesion is not None:
+        where &= ~binary_dilation(np.asarray(read_volume(lesion)[0]) > 0.5, iterations=4)
+    return where
+
+
 def gradient(image: np.ndarray, where: np.ndarray) -> float:
     return float(np.linalg.norm(np.stack(np.gradient(image)), axis=0)[where].mean())
 
 
 def measured(drawn: dict[str, MetaTensor], scan: MetaTensor, t1: MetaTensor, where: np.ndarray) -> dict[str, float]:
     """The row of a way to draw."""
-    values, real = (np.asarray(volume[0], dtype=np.float64) for volume in (scan, t1))
-    healthy, intact = (np.asarray(drawn[key][0], dtype=np.float64) for key in PREDICTIONS)
-    peak, real_peak = np.percentile(values[where], 99), np.percentile(real[where], 99)
-    fitted = line_fit(healthy, real, where)
-    pair = [torch.from_numpy((np.where(where, v, 0.0) / real_peak).astype(np.float32))[None] for v in (fitted, real)]
+    healthy, real = (np.asarray(volume[0], dtype=np.float64) for volume in (drawn[PREDICTIONS[0]], t1))
+    found, similar = fidelity(drawn[PREDICTIONS[0]], t1, where)
     return {
-        "intact": psnr((line_fit(intact, values, where) - values)[where], peak),
-        "healthy": psnr((fitted - real)[where], real_peak),
-        "ssim": float(ssim_map(*pair, window=7, sigma=1.5)[0].numpy()[where].mean()),
-        "gradient": gradient(fitted, where) / gradient(real, where),
+        "intact": fidelity(drawn[PREDICTIONS[1]], scan, where)[0],
+        "healthy": found,
+        "ssim": similar,
+        "gradient": gradient(line_fit(healthy, real, where), where) / gradient(real, where),
     }
 
 
-def write_sharpness(folder: Path, settings: dict) -> pd.DataFrame:
+def write_sharpness(folder: Path) -> pd.DataFrame:
     """Write ``sharpness.csv`` and ``sharpness.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     prepare, guest, fine = (
         from_config("evaluation.yaml", "preparation", {}),
-        Guest("una", settings),
+        Guest("una", {}),
         FineBlendd(PREDICTIONS),
     )
     rows, shown = [], {}
@@ -92,9 +105,7 @@ def write_sharpness(folder: Path, settings: dict) -> pd.DataFrame:
         data |= guest(data)
         scan = data["original"]
         t1 = on_grid(read_volume(case["t1"]), scan)
-        where = binary_erosion(np.asarray(on_grid(data["brain"], scan)[0]) > 0.5, iterations=2)
-        if case["lesion"] is not None:
-            where &= ~binary_dilation(np.asarray(read_volume(case["lesion"])[0]) > 0.5, iterations=4)
+        where = healthy_region(on_grid(data["brain"], scan), case["lesion"])
         ways = {
             "working grid": {key: on_grid(data[key], scan) for key in PREDICTIONS},
             "scan's grid": {key: value for key, value in fine(data).items() if key in PREDICTIONS},
@@ -126,4 +137,4 @@ def picture(shown: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(write_sharpness(Path(sys.argv[1]), {}).round(3).to_string(index=False))
+    print(write_sharpness(Path(sys.argv[1])).round(3).to_string(index=False))

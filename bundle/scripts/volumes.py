@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, MapTransform, ResampleToMatch
+from monai.transforms import LoadImage, MapTransform, ResampleToMatch, Spacing
 
 from .dicom import stack_geometry
 from .errors import InputError
 
-__all__ = ["VOLUME_ENDINGS", "OnGridd", "on_grid", "read_volume", "same_grid", "volume_stem", "voxel_ml"]
+__all__ = ["VOLUME_ENDINGS", "FinerGridd", "OnGridd", "on_grid", "read_volume", "same_grid", "volume_stem", "voxel_ml"]
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
 # MONAI says at every read that a decoder of NVIDIA's is not installed, which none of these formats needs.
@@ -185,4 +185,34 @@ class OnGridd(MapTransform):
         for key in self.key_iterator(d):
             if not same_grid(d[key], d[self.grid_key]):
                 d[key] = on_grid(d[key], d[self.grid_key], self.mode)
+        return d
+
+
+class FinerGridd(MapTransform):
+    """Interpolate volumes to voxels no larger than wanted. An axis that is fine enough stays as it is.
+
+    Args:
+        keys: volumes ``(1, X, Y, Z)``.
+        spacing: mm, of the largest voxel wanted.
+        mode: of interpolation.
+
+    Returns:
+        the volumes without the header of their file, which tells of another grid.
+    """
+
+    def __init__(self, keys: KeysCollection, spacing: float, mode: str = "bilinear") -> None:
+        super().__init__(keys)
+        if not SMALLEST_VOXEL <= spacing <= LARGEST_VOXEL:
+            raise InputError(
+                f"voxels of {spacing} mm are not possible; give {SMALLEST_VOXEL} to {LARGEST_VOXEL:.0f} mm, such as 1.0"
+            )
+        size = [float(spacing)] * 3
+        self.finer = Spacing(size, max_pixdim=size, min_pixdim=[0.0] * 3, mode=mode, padding_mode="border")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            finer = self.finer(d[key])
+            kept = {name: d[key].meta[name] for name in ("filename_or_obj", "scan_warnings") if name in d[key].meta}
+            d[key] = MetaTensor(finer.as_tensor(), affine=finer.affine, meta=kept)
         return d

@@ -32,15 +32,23 @@ class BlendingUNet(nn.Module):
         features: of the UNet's levels, each half as fine as the one before [paper: 64 in the first].
         fold: edge of the blocks, voxels [paper: 1].
         groups: of the group normalization [paper: 8].
+        with_weights: whether the weights follow the images in the output. A loss that wants them smooth needs them.
 
     Shape:
-        ``(B, in_channels, X, Y, Z)`` to ``(B, 2, X, Y, Z)``; X, Y, Z are multiples of ``fold * 2^(len(features) - 1)``.
+        ``(B, in_channels, X, Y, Z)`` to ``(B, 2, X, Y, Z)``, or to ``(B, 2 + 2 * (in_channels + 1), X, Y, Z)`` with weights;
+        X, Y, Z are multiples of ``fold * 2^(len(features) - 1)``.
     """
 
     def __init__(
-        self, in_channels: int = 2, features: Sequence[int] = (32, 64, 128, 256), fold: int = 2, groups: int = 8
+        self,
+        in_channels: int = 2,
+        features: Sequence[int] = (32, 64, 128, 256),
+        fold: int = 2,
+        groups: int = 8,
+        with_weights: bool = False,
     ) -> None:
         super().__init__()
+        self.with_weights = with_weights
         self.sources = in_channels + 1
         levels, folded, weights = len(features), self.sources * fold**3, 2 * self.sources * fold**3
         self.with_constant = nn.ConstantPad3d((0, 0, 0, 0, 0, 0, 0, 1), 1.0)
@@ -75,4 +83,6 @@ class BlendingUNet(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.blend(self.blend_weights(x), x)
+        weights = self.blend_weights(x)
+        images = self.blend(weights, x)
+        return torch.cat([images, weights], dim=1) if self.with_weights else images

@@ -40,7 +40,13 @@ def parameter_map(kind: str, grid_spacing: float = 16.0, resolutions: int = 3):
     return found
 
 
-def elastix(fixed: MetaTensor, moving: MetaTensor, maps: Sequence, fixed_mask: MetaTensor | None = None):
+def elastix(
+    fixed: MetaTensor,
+    moving: MetaTensor,
+    maps: Sequence,
+    fixed_mask: MetaTensor | None = None,
+    moving_mask: MetaTensor | None = None,
+):
     """Run elastix, one parameter map after the other.
 
     Args:
@@ -48,9 +54,10 @@ def elastix(fixed: MetaTensor, moving: MetaTensor, maps: Sequence, fixed_mask: M
         moving: likewise.
         maps: see `parameter_map`.
         fixed_mask: where the fixed scan counts; None for everywhere.
+        moving_mask: where the moving scan counts; None for everywhere.
 
     Returns:
-        elastix's transform parameters, from points of `fixed` to points of `moving`.
+        ITK's registration filter, whose transforms go from points of `fixed` to points of `moving`.
 
     Raises:
         InputError: when elastix gives up, as it does where the two do not overlap.
@@ -66,12 +73,14 @@ def elastix(fixed: MetaTensor, moving: MetaTensor, maps: Sequence, fixed_mask: M
     registration.SetNumberOfThreads(1)
     if fixed_mask is not None:
         registration.SetFixedMask(metatensor_to_itk_image(fixed_mask, channel_dim=0, dtype="uint8"))
+    if moving_mask is not None:
+        registration.SetMovingMask(metatensor_to_itk_image(moving_mask, channel_dim=0, dtype="uint8"))
     try:
         registration.UpdateLargestPossibleRegion()
     except RuntimeError as error:
         name = fixed.meta.get("filename_or_obj", "the scan")
         raise InputError(f"{name} cannot be registered: is it a brain, and is its affine right?") from error
-    return registration.GetTransformParameterObject()
+    return registration
 
 
 def rigid_registration(
@@ -95,7 +104,7 @@ def rigid_registration(
     """
     rigid = parameter_map("rigid", resolutions=resolutions)
     rigid["AutomaticTransformInitializationMethod"] = [start]
-    found = elastix(fixed, moving, [rigid], fixed_mask).GetParameterMap(0)
+    found = elastix(fixed, moving, [rigid], fixed_mask).GetTransformParameterObject().GetParameterMap(0)
     angles = [float(value) for value in found["TransformParameters"]]
     euler = itk.Euler3DTransform[itk.D].New()
     euler.SetComputeZYX(found["ComputeZYX"][0] == "true" if "ComputeZYX" in found else False)

@@ -49,7 +49,7 @@ def template_displacement(t1: MetaTensor, grid_spacing: float, bending: float) -
     spline["Registration"] = ["MultiMetricMultiResolutionRegistration"]
     spline["Metric"] = ["AdvancedMattesMutualInformation", "TransformBendingEnergyPenalty"]
     spline["Metric0Weight"], spline["Metric1Weight"] = ["1.0"], [str(float(bending))]
-    found = elastix(t1, template, [affine, spline])
+    found = elastix(t1, template, [affine, spline]).GetTransformParameterObject()
     transformix = itk.TransformixFilter.New(metatensor_to_itk_image(its_brain, channel_dim=0, dtype="float32"))
     transformix.SetTransformParameterObject(found)
     transformix.SetComputeDeformationField(True)
