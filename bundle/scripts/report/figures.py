@@ -25,6 +25,9 @@ from ..fluid import LESION_THRESHOLD
 from ..saving import whole_file
 
 __all__ = [
+    "PLANES",
+    "centre_of",
+    "contour",
     "detection_figure",
     "film_strip",
     "finding_figure",
@@ -32,22 +35,26 @@ __all__ = [
     "loss_figure",
     "montage_figure",
     "sample_figure",
+    "save_figure",
+    "section_of",
+    "show",
     "top_of",
 ]
 
 PLANES = ("sagittal", "coronal", "axial")
 
 
-def _section(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
+def section_of(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     """A slice of an RAS volume as rows from top to bottom: superior or anterior up, the patient's right on the left."""
     section = np.take(volume, index, axis=axis).T[::-1]
     return section if axis == 0 else section[:, ::-1]
 
 
-def _show(
+def show(
     axes: Axes, volume: np.ndarray, axis: int, index: int, spacing: Sequence[float] = (1.0, 1.0, 1.0), **style
 ) -> None:
-    axes.imshow(_section(volume, axis, index), cmap=style.pop("cmap", "gray"), interpolation="bilinear", **style)
+    """Draw a slice of an RAS volume ``(X, Y, Z)``, see `section_of`; voxels of `spacing` mm."""
+    axes.imshow(section_of(volume, axis, index), cmap=style.pop("cmap", "gray"), interpolation="bilinear", **style)
     across, up = (size for i, size in enumerate(spacing) if i != axis)
     axes.set(xticks=[], yticks=[], aspect=up / across)
     for spine in axes.spines.values():
@@ -59,20 +66,24 @@ def _show(
             )
 
 
-def _contour(axes: Axes, mask: np.ndarray, axis: int, index: int, color: str, style: str = "solid") -> None:
-    section = _section(mask.astype(float), axis, index)
+def contour(
+    axes: Axes, mask: np.ndarray, axis: int, index: int, color: str, style: str = "solid", width: float = 1.0
+) -> None:
+    """Draw the border of a mask on a slice, see `show`."""
+    section = section_of(mask.astype(float), axis, index)
     if section.any() and not section.all():
-        axes.contour(section, levels=[0.5], colors=color, linewidths=1.0, linestyles=style)
+        axes.contour(section, levels=[0.5], colors=color, linewidths=width, linestyles=style)
 
 
-def _centre(mask: np.ndarray) -> list[int]:
+def centre_of(mask: np.ndarray) -> list[int]:
     """The voxel whose three slices show most of a mask; the middle of the volume for an empty one."""
     if not mask.any():
         return [n // 2 for n in mask.shape]
     return [int(mask.sum(axis=tuple(i for i in range(3) if i != axis)).argmax()) for axis in range(3)]
 
 
-def _save(figure: plt.Figure, path: str | Path) -> Path:
+def save_figure(figure: plt.Figure, path: str | Path) -> Path:
+    """Write a figure as a PNG, see `whole_file`, and close it."""
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=150, facecolor="white", bbox_inches="tight")
     plt.close(figure)
@@ -108,7 +119,7 @@ def frontier_figure(
             ylim=(0.0, None),
         )
         axes.legend(fontsize=8, frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def film_strip(trajectories: Sequence[np.ndarray], image: np.ndarray, titles: Sequence[str], path: str | Path) -> Path:
@@ -124,16 +135,16 @@ def film_strip(trajectories: Sequence[np.ndarray], image: np.ndarray, titles: Se
         len(trajectories), len(titles), figsize=(1.7 * len(titles), 2.2 * len(trajectories)), squeeze=False
     )
     for row, frames in zip(rows, trajectories):
-        index = _centre(frames.max(axis=0) > LESION_THRESHOLD)[2]
+        index = centre_of(frames.max(axis=0) > LESION_THRESHOLD)[2]
         for axes, frame, title in zip(row, frames, titles):
-            _show(axes, image, 2, index, vmin=0.0, vmax=1.0)
-            section = _section(frame, 2, index)
+            show(axes, image, 2, index, vmin=0.0, vmax=1.0)
+            section = section_of(frame, 2, index)
             axes.imshow(np.ma.masked_less(section, 0.02), cmap="inferno", vmin=0.0, vmax=1.0, alpha=0.85)
-            _contour(axes, frame > LESION_THRESHOLD, 2, index, "cyan")
+            contour(axes, frame > LESION_THRESHOLD, 2, index, "cyan")
             axes.set_title(title, fontsize=8)
     figure.suptitle(f"Fluid anomaly: probability in colour, lesion (P > {LESION_THRESHOLD}) outlined", fontsize=10)
     figure.tight_layout()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def sample_figure(samples: Sequence[Mapping[str, np.ndarray]], path: str | Path) -> Path:
@@ -146,12 +157,12 @@ def sample_figure(samples: Sequence[Mapping[str, np.ndarray]], path: str | Path)
     names = {"scan": "scan", "mirrored": "mirrored scan", "anomaly": "anomaly", "healthy": "healthy target"}
     figure, rows = plt.subplots(len(names), len(samples), figsize=(1.9 * len(samples), 8.8), squeeze=False)
     for column, sample in enumerate(samples):
-        index = _centre(sample["anomaly"] > LESION_THRESHOLD)[2]
+        index = centre_of(sample["anomaly"] > LESION_THRESHOLD)[2]
         for row, (key, name) in enumerate(names.items()):
             axes = rows[row, column]
-            _show(axes, sample[key], 2, index, vmin=0.0, vmax=1.0, cmap="inferno" if key == "anomaly" else "gray")
+            show(axes, sample[key], 2, index, vmin=0.0, vmax=1.0, cmap="inferno" if key == "anomaly" else "gray")
             if key != "anomaly":
-                _contour(
+                contour(
                     axes,
                     sample["anomaly"] > LESION_THRESHOLD,
                     2,
@@ -164,7 +175,7 @@ def sample_figure(samples: Sequence[Mapping[str, np.ndarray]], path: str | Path)
             if column == 0:
                 axes.set_ylabel(name, fontsize=9)
     figure.tight_layout()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def detection_figure(
@@ -200,22 +211,22 @@ def detection_figure(
         "lesion found" + (" (red), true (green)" if truth is not None else ""),
     )
     figure, rows = plt.subplots(3, 4, figsize=(11, 8.4))
-    centre = _centre(true > 0 if true.any() else lesion > 0)
+    centre = centre_of(true > 0 if true.any() else lesion > 0)
     for row, axis in zip(rows, (2, 1, 0)):
         index = centre[axis]
-        _show(row[0], scan, axis, index, **shown, vmin=0.0, vmax=1.0)
-        _show(row[1], healthy, axis, index, **shown, vmin=0.0, vmax=1.0)
-        _show(row[2], score, axis, index, **shown, vmin=0.0, vmax=2.0, cmap="inferno")
-        _show(row[3], scan, axis, index, **shown, vmin=0.0, vmax=1.0)
+        show(row[0], scan, axis, index, **shown, vmin=0.0, vmax=1.0)
+        show(row[1], healthy, axis, index, **shown, vmin=0.0, vmax=1.0)
+        show(row[2], score, axis, index, **shown, vmin=0.0, vmax=2.0, cmap="inferno")
+        show(row[3], scan, axis, index, **shown, vmin=0.0, vmax=1.0)
         if truth is not None:
-            _contour(row[3], true > 0, axis, index, "lime")
-        _contour(row[3], lesion > 0, axis, index, "red")
+            contour(row[3], true > 0, axis, index, "lime")
+        contour(row[3], lesion > 0, axis, index, "red")
         row[0].set_ylabel(PLANES[axis], fontsize=9)
     for axes, name in zip(rows[0], columns):
         axes.set_title(name, fontsize=9)
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def finding_figure(
@@ -238,13 +249,13 @@ def finding_figure(
     )
     bright = float(np.percentile(image[heat > 0], 99.5)) if (heat > 0).any() else float(image.max())
     for number, row in enumerate(rows, start=1):
-        centre = _centre(numbers == number)
+        centre = centre_of(numbers == number)
         for axes, axis in zip(row, (2, 1, 0)):
-            _show(axes, image, axis, centre[axis], spacing, vmin=min(0.0, float(image.min())), vmax=bright)
-            _contour(axes, mask, axis, centre[axis], "red")
+            show(axes, image, axis, centre[axis], spacing, vmin=min(0.0, float(image.min())), vmax=bright)
+            contour(axes, mask, axis, centre[axis], "red")
         if healthy is not None:
-            _show(row[3], healthy[0].numpy(), 2, centre[2], spacing, vmin=0.0, vmax=1.0)
-        _show(row[-1], heat, 2, centre[2], spacing, vmin=0.0, vmax=max(2.0, top_of(heat)), cmap="inferno")
+            show(row[3], healthy[0].numpy(), 2, centre[2], spacing, vmin=0.0, vmax=1.0)
+        show(row[-1], heat, 2, centre[2], spacing, vmin=0.0, vmax=max(2.0, top_of(heat)), cmap="inferno")
         row[0].set_ylabel(f"lesion {number}" if count else "nothing found", fontsize=9)
     for axes, name in zip(rows[0], columns):
         axes.set_title(name, fontsize=9)
@@ -270,16 +281,16 @@ def montage_figure(
         across: pictures in a row.
     """
     spacing = affine_to_spacing(torch.as_tensor(affine)).tolist()
-    index = _centre(truth > 0.5)[2]
+    index = centre_of(truth > 0.5)[2]
     rows = -(-(len(scores) + 1) // across)
     figure, cells = plt.subplots(rows, across, figsize=(1.75 * across, 2.2 * rows), squeeze=False)
     cells = cells.ravel()
-    _show(cells[0], scan, 2, index, spacing, vmin=0.0, vmax=1.0)
-    _contour(cells[0], truth > 0.5, 2, index, "lime")
+    show(cells[0], scan, 2, index, spacing, vmin=0.0, vmax=1.0)
+    contour(cells[0], truth > 0.5, 2, index, "lime")
     cells[0].set_title("scan, truth", fontsize=8)
     for axes, (title, score) in zip(cells[1:], scores.items()):
-        _show(axes, score, 2, index, spacing, vmin=0.0, vmax=top_of(score), cmap="inferno")
-        _contour(axes, truth > 0.5, 2, index, "lime")
+        show(axes, score, 2, index, spacing, vmin=0.0, vmax=top_of(score), cmap="inferno")
+        contour(axes, truth > 0.5, 2, index, "lime")
         axes.set_title(title, fontsize=8)
     for axes in cells[len(scores) + 1 :]:
         axes.set_axis_off()
@@ -309,4 +320,4 @@ def loss_figure(loss: Sequence[tuple[int, float]], validation: Sequence[tuple[in
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    return _save(figure, path)
+    return save_figure(figure, path)

