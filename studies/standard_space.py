@@ -4,7 +4,8 @@ Twenty lesions of 20 to 200 ml are painted into the T1w of healthy people who te
 turns, deep and cortical by turns, half of them with mass effect. Each scan goes to the template in six ways: as it is, with the
 lesion masked (cost-function masking), with the lesion filled from the mirrored side (enantiomorphic), by its healthy T1w, and by
 the scan that UNA fills, where the lesion is and where UNA finds it. The registration of the same person without the lesion is the
-truth. Masking, mirror and the first filling know the true lesion; the healthy T1w and the last filling know nothing. ``D/ENGINE.csv`` has a row a lesion and way:
+truth. Masking, mirror and the first filling know the true lesion; the healthy T1w and the last filling know nothing.
+``D/ENGINE.csv`` has a row a lesion and way:
 
 - ``near``, ``far``: mean distance (mm) from the true point of the person, within and beyond 20 mm of the lesion, in the brain;
 - ``dice``: of nine structures a side in the template, against those that the truth brings there, mean;

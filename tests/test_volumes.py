@@ -6,7 +6,8 @@ from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
 from monai.transforms.utils import create_rotate
 from scripts import volumes
-from scripts.volumes import OnGridd, on_grid
+from scripts.errors import InputError
+from scripts.volumes import FinerGridd, OnGridd, on_grid
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
@@ -39,3 +40,40 @@ def test_volumes_that_do_not_meet_give_nothing():
     grid = MetaTensor(torch.zeros(1, 14, 12, 10), affine=away)
     whole = ResampleToMatch(mode="bilinear", padding_mode="zeros", dtype=torch.float32)(volume, img_dst=grid)
     torch.testing.assert_close(on_grid(volume, grid).as_tensor(), whole.as_tensor(), atol=1e-5, rtol=0.0)
+
+
+def slices(thickness: float) -> MetaTensor:
+    """A smooth wave along slices that run from left to right, with the header of its file."""
+    affine = torch.diag(torch.tensor([1.0, 1.0, thickness, 1.0])).double()
+    affine[0, 0] = -1.0
+    z = torch.arange(12) * thickness
+    wave = torch.sin(2 * torch.pi * z / 30.0).expand(1, 8, 8, -1).contiguous()
+    return MetaTensor(
+        wave, affine=affine, meta={"filename_or_obj": "scan.nii", "pixdim": torch.tensor([1.0, 1, 1, thickness])}
+    )
+
+
+def test_a_finer_grid_interpolates_thick_slices_alone():
+    thick = slices(5.0)
+    fine = FinerGridd("scan", 1.0)({"scan": thick})["scan"]
+    assert fine.shape[1:3] == (8, 8) and fine.pixdim.tolist() == pytest.approx([1.0, 1.0, 1.0])
+    # The same places, by the affine, have the values of the wave, which a straight line between slices would miss by .13.
+    z = fine.affine[2, 2] * torch.arange(fine.shape[3]) + fine.affine[2, 3]
+    inside = (z >= 5.0) & (z <= 50.0)
+    error = (fine[0, 3, 3] - torch.sin(2 * torch.pi * z / 30.0)).abs()[inside]
+    assert float(error.max()) < 0.03
+    # The header told of another grid; the scan that was given is as it was.
+    assert fine.meta["filename_or_obj"] == "scan.nii" and "pixdim" not in fine.meta
+    assert thick.meta["pixdim"].tolist() == [1.0, 1.0, 1.0, 5.0]
+
+
+def test_a_grid_that_is_fine_enough_stays():
+    thick = slices(1.0)
+    assert torch.equal(FinerGridd("scan", 1.0)({"scan": thick})["scan"].as_tensor(), thick.as_tensor())
+    assert FinerGridd("scan", None)({"scan": thick})["scan"] is thick
+
+
+@pytest.mark.parametrize("spacing", [0.0, -1.0, "fine", 100.0, True])
+def test_voxels_that_cannot_be_are_refused(spacing):
+    with pytest.raises(InputError, match="give 0.05 to 30 mm"):
+        FinerGridd("scan", spacing)

@@ -43,6 +43,9 @@ def test_the_output_is_the_blend_of_the_input_by_the_weights():
     sources = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     by_hand = torch.stack([(weights[:, :3] * sources).sum(1), (weights[:, 3:] * sources).sum(1)], dim=1)
     torch.testing.assert_close(network(x), by_hand)
+    network.with_weights = True
+    torch.testing.assert_close(network(x), torch.cat([by_hand, weights], dim=1))
+    network.with_weights = False
     # The bias belongs to the weight of the constant: without a scan it is all that is left of a network that says nothing.
     with torch.no_grad():
         network.unet.output_block.conv.conv.weight.zero_()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from ..errors import InputError
 from ..fluid import LESION_THRESHOLD
 
 __all__ = ["ContrastLoss", "ReconstructionLoss", "UNALoss"]
@@ -161,7 +162,17 @@ class UNALoss(nn.Module):
 
 
 def roughness(weights: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of neighbours in the brain, summed over the axes."""
+    """Mean absolute difference of neighbours in the brain, summed over the axes.
+
+    Args:
+        weights: ``(B, C, X, Y, Z)``.
+        brain: mask ``(B, 1, X, Y, Z)``.
+
+    Raises:
+        InputError: when there are no weights.
+    """
+    if not weights.shape[1]:
+        raise InputError("lambda_smooth needs a network that gives its blend weights; set it to 0 for this one")
     total = weights.sum() * 0.0
     for axis in (2, 3, 4):
         n = weights.shape[axis] - 1

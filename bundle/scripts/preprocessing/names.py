@@ -10,7 +10,18 @@ __all__ = ["COMPANIONS", "OUTPUTS", "Named", "modality_by_words", "read_name"]
 
 # What comes with a scan, in its world coordinates, and the ending of its file in the derivatives.
 COMPANIONS = {"label": "label_dseg", "lesion": "lesion_mask"}
-OUTPUTS = ("healthy", "anomaly", "lesion", "filled")  # endings of what `run inferring` writes beside a scan
+# Endings of the volumes that `run inferring` and `run normalizing` write beside a scan.
+OUTPUTS = (
+    "healthy",
+    "anomaly",
+    "lesion",
+    "filled",
+    "mni",
+    "mni_healthy",
+    "mni_lesion",
+    "to_mni_field",
+    "from_mni_field",
+)
 # Words of file names, of BIDS suffixes, of challenges (t1n, t1c, t2f, t2w) and of scanners' series descriptions.
 WORDS = {
     "flair": r"(2d|3d|t2w?)?flair|t2f|tirm|darkfluid",

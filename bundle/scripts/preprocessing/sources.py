@@ -94,7 +94,7 @@ def _bids_scans(root: Path) -> Iterator[Scan]:
 
 
 def _own_outputs(files: list[Path]) -> set[Path]:
-    """Results of an earlier ``run inferring`` that lie among the scans."""
+    """Results of an earlier ``run inferring`` or ``run normalizing`` that lie among the scans."""
     by_stem = {(file.parent, volume_stem(file)): file for file in files}
     return {
         by_stem[parent, f"{stem}_{ending}"]
