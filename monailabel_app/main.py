@@ -14,7 +14,7 @@ sys.path.insert(0, str(BUNDLE))
 
 import monailabel  # noqa: E402
 from dicomweb_client.session_utils import create_session_from_user_pass  # noqa: E402
-from lib import guard, viewer  # noqa: E402
+from lib import guard, standard_space, viewer  # noqa: E402
 from lib.analysis import Analyst  # noqa: E402
 from lib.dicom import DeskStore  # noqa: E402
 from lib.folder import DeskFolder  # noqa: E402
@@ -65,6 +65,7 @@ class UNAApp(MONAILabelApp):
         if "monailabel.app" in sys.modules:
             guard.install(monailabel.app.app, self, conf)
             viewer.install(monailabel.app.app)
+            standard_space.install(monailabel.app.app, self)
 
     def init_datastore(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):

@@ -218,7 +218,6 @@ class FinerGridd(MapTransform):
         for key in self.key_iterator(d) if self.finer else ():
             # A volume of its own, since Spacing writes into the meta data that it is given.
             finer = self.finer(MetaTensor(d[key].as_tensor(), affine=d[key].affine))
-            values = finer.as_tensor().clamp(min=float(d[key].min()), max=float(d[key].max()))
             kept = {name: d[key].meta[name] for name in ("filename_or_obj", "scan_warnings") if name in d[key].meta}
-            d[key] = MetaTensor(values, affine=finer.affine, meta=kept)
+            d[key] = MetaTensor(finer.as_tensor().float(), affine=finer.affine, meta=kept)
         return d

