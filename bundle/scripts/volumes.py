@@ -16,7 +16,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform, ResampleToMatch, Spacing
 
-from .dicom import stack_geometry
+from .dicom import read_pixels, stack_geometry
 from .errors import InputError
 
 __all__ = ["VOLUME_ENDINGS", "FinerGridd", "OnGridd", "on_grid", "read_volume", "same_grid", "volume_stem", "voxel_ml"]
@@ -50,8 +50,11 @@ def _two_geometries(path: Path, header: nib.Nifti1Header) -> str | None:
 def _read(path: Path | Sequence[Path]) -> MetaTensor:
     if not isinstance(path, Path):
         affine, order = stack_geometry(path)
-        image = itk.imread(str(path[0]) if len(path) == 1 else [str(slice_) for slice_ in path], itk.F)
-        values = itk.array_from_image(image).transpose(2, 1, 0)[:, :, order]
+        slices = read_pixels(path)
+        if slices is None:
+            image = itk.imread(str(path[0]) if len(path) == 1 else [str(slice_) for slice_ in path], itk.F)
+            slices = itk.array_from_image(image)
+        values = slices.transpose(2, 1, 0)[:, :, order]
         return MetaTensor(torch.from_numpy(np.ascontiguousarray(values))[None], affine=torch.from_numpy(affine))
     if path.name.lower().endswith((".nii", ".nii.gz", ".mgz", ".mgh")):
         # nibabel reads it, since ITK refuses sheared affines and its wheel cannot read .mgz.

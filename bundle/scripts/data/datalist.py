@@ -151,7 +151,8 @@ def find_scans(
         # The path is not resolved: a link names the results, which lie below the folder of the link, not beside what it points to.
         files = [str(file.absolute()) for file in scan.files]
         single = not isinstance(scan.files if scan.problem else scan.path, tuple)
-        named = scan.files[0] if single else scan.files[0].parent / scan.name
+        # What has no ending gets one: a name may have dots, and is cut at the last.
+        named = scan.files[0] if single else scan.files[0].parent / f"{scan.name}.dcm"
         items.append(
             {
                 "image": files[0] if single else files,

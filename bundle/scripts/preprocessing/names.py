@@ -30,7 +30,17 @@ WORDS = {
     "t1": r"(2d|3d)?t1(w|n)?|mp2?rage|[if]?r?spgr|bravo|tfl(2d|3d)?",
     "t2": r"(2d|3d)?t2w?",
 }
-AGENT_WORDS = r"gd|gad|gado|gadolinium|postgd|postcontrast"  # of a T1w with contrast agent; BIDS has ce-gadolinium_T1w
+# Of a T1w with contrast agent: what it is called, and brands. BIDS has ce-AGENT_T1w.
+AGENT_WORDS = (
+    r"gd(dtpa|dota)?|gad|gado\w*|kontrast(mittel)?|contrast|enhanced|post(gd|gad|km|contrast)|dotarem|magnevist|prohance"
+    r"|omniscan|multihance|clariscan|elucirem|vueway|pixxoscan|primovist|eovist|optimark"
+)
+SHORT_AGENT_WORDS = r"km|ce|cem|post"  # that may mean something else, too: they count behind the word of the modality
+# With one of these words there is none.
+NATIVE_WORDS = (
+    r"pre|pregd|precontrast|prekm|native?|nativ|without|no|non|noncontrast|nonenhanced|unenhanced|ohne|wo|none"
+)
+PLUS_C = r"(?i)\+\s*c(?![a-z0-9])|(?<![a-z0-9])c\s*\+|\+\s*(gd|km)(?![a-z0-9])"  # T1+C
 LABEL_WORDS = r"synthseg|aseg|aparc|dseg|labels?|labelmap"
 LESION_WORDS = r"lesions?|lesionmask|seg|gt"
 
@@ -52,12 +62,25 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", text.lower()) if word]
 
 
+def _agent_words(words: list[str]) -> list[str]:
+    """The words that tell a contrast agent."""
+    behind = next((n for n, word in enumerate(words) if re.fullmatch(WORDS["t1"], word)), len(words))
+    return [
+        word
+        for n, word in enumerate(words)
+        if re.fullmatch(AGENT_WORDS, word) or (n > behind and re.fullmatch(SHORT_AGENT_WORDS, word))
+    ]
+
+
 def modality_by_words(text: str) -> str | None:
     """The modality that a file name or a series description tells, or None."""
-    words = _words(text)
+    words = _words(re.sub(PLUS_C, " contrast ", text))
     words += ["darkfluid"] if ("dark", "fluid") in pairwise(words) else []
     kind = next((kind for kind, pattern in WORDS.items() if any(re.fullmatch(pattern, word) for word in words)), None)
-    return "t1c" if kind == "t1" and any(re.fullmatch(AGENT_WORDS, word) for word in words) else kind
+    agent, native = _agent_words(words), any(re.fullmatch(NATIVE_WORDS, word) for word in words)
+    bids = re.search(r"(?:^|_)(?:ce-|acq-(?=post))([a-z0-9]+)(?:_|$)", text.lower())
+    told = bids[1] not in ("none", "no", "pre", "native") if bids else bool(agent) and not native
+    return "t1c" if kind == "t1" and told else kind
 
 
 def _companion(words: list[str]) -> str | None:
@@ -82,7 +105,10 @@ def read_name(stem: str) -> Named:
     if bids:
         return Named(bids.group(1), kind)
     told = [*WORDS.values(), "brain", "dark", "fluid"] if modality else ["brain"]
-    told += [AGENT_WORDS, "post"] if modality == "t1c" else []
+    if modality in ("t1", "t1c"):
+        stem = re.sub(PLUS_C, " contrast ", stem)
+        if agents := _agent_words(_words(stem)):
+            told += [*map(re.escape, agents), NATIVE_WORDS, "with", "mit", "nach", "w"]
     if kind in ("label", "lesion", "other"):
         told += [LABEL_WORDS, LESION_WORDS, "mask", "consensus"]
     parts = re.split(r"([\W_]+)", stem)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,8 +59,9 @@ def _readable(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unknown"
 
 
-def _dicom_scans(files: list[Path], root: Path) -> Iterator[Scan]:
-    stacks = find_stacks(files)
+def _dicom_scans(files: list[Path], root: Path, passed: Counter[str]) -> Iterator[Scan]:
+    stacks, reasons = find_stacks(files)
+    passed.update(reasons)
     folders, studies = defaultdict(set), defaultdict(set)
 
     def folder(stack) -> str:
@@ -74,13 +76,29 @@ def _dicom_scans(files: list[Path], root: Path) -> Iterator[Scan]:
         shared = len(folders[stack.patient]) > 1 and len(studies[stack.patient]) > 1
         subject = _readable("_".join(filter(None, (stack.patient, folder(stack) if shared else ""))))
         modality = "ct" if stack.modality == "CT" else modality_by_words(stack.description)
+        modality = "t1c" if modality == "t1" and stack.agent else modality
         yield Scan(subject, _readable(stack.description), stack.files, modality, tuple(stack.notes), stack.problem)
 
 
+def _files(root: Path) -> list[Path]:
+    """All files below a folder, also behind links to folders; a link to a folder that is read already is named and not followed."""
+    files, seen = [], set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        for name in list(folders):
+            path = Path(folder) / name
+            if path.is_symlink() and (os.path.realpath(path) in seen or root.resolve().is_relative_to(path.resolve())):
+                print(f"{path} is a link to a folder that is read already; it is not followed", flush=True)
+                folders.remove(name)
+        folders.sort()
+        files += [Path(folder) / name for name in names if not name.startswith("._")]
+    return sorted(file for file in files if file.is_symlink() or file.is_file())
+
+
 def _bids_scans(root: Path) -> Iterator[Scan]:
-    for file in sorted(root.glob("sub-*/**/*")):
+    for file in _files(root):
         relative = file.relative_to(root)
-        if not _is_volume(file) or file.name.startswith("._") or relative.parts[-2] not in ("anat", "ct"):
+        if not _is_volume(file) or not relative.parts[0].startswith("sub-") or relative.parts[-2] not in ("anat", "ct"):
             continue
         suffix = volume_stem(file).rsplit("_", 1)[-1].lower()
         modality = {"t1w": "t1", "t2w": "t2", "flair": "flair", "ct": "ct", "dseg": "label"}.get(suffix)
@@ -105,8 +123,8 @@ def _own_outputs(files: list[Path]) -> set[Path]:
     }
 
 
-def _folder_scans(root: Path) -> Iterator[Scan]:
-    files = sorted(path for path in root.rglob("*") if not path.is_dir() and not path.name.startswith("._"))
+def _folder_scans(root: Path, passed: Counter[str]) -> Iterator[Scan]:
+    files = _files(root)
     volumes = [file for file in files if _is_volume(file)]
     outputs = _own_outputs(volumes)
     if outputs:
@@ -124,7 +142,7 @@ def _folder_scans(root: Path) -> Iterator[Scan]:
             subject = "_".join(map(_readable, parts)) or _readable(named.person or root.absolute().name)
             yield Scan(subject, stem, (file,), named.kind)
     rest = [file for file in files if not _is_volume(file) and file.is_file() and file.name != "DICOMDIR"]
-    yield from _dicom_scans(rest, root)
+    yield from _dicom_scans(rest, root, passed)
 
 
 def find_subjects(source: str | Path | None, modality: str | None = None) -> dict[str, list[Scan]]:
@@ -140,7 +158,7 @@ def find_subjects(source: str | Path | None, modality: str | None = None) -> dic
     """
     if not source:
         raise InputError("no scan given; add --input FILE, FOLDER or a BIDS data set")
-    root = Path(source).absolute()
+    root, passed = Path(source).absolute(), Counter()
     if not root.exists():
         raise InputError(f"{root} does not exist; give --input a scan, a folder of scans or a BIDS data set")
     if modality is not None and modality not in MODALITIES:
@@ -149,15 +167,19 @@ def find_subjects(source: str | Path | None, modality: str | None = None) -> dic
         stem = volume_stem(root)
         scans = [Scan(_readable(read_name(stem).person or stem), stem, (root,), read_name(stem).kind)]
     elif root.is_file():
-        scans = list(_dicom_scans([root], root.parent))
+        scans = list(_dicom_scans([root], root.parent, passed))
     elif (root / "dataset_description.json").is_file():
         scans = list(_bids_scans(root))
     else:
-        scans = list(_folder_scans(root))
+        scans = list(_folder_scans(root, passed))
+    told = ", ".join(f"{count} {why}" for why, count in passed.most_common())
     if not scans:
         raise InputError(
             f"{root} holds no scan: no file ends in {', '.join(VOLUME_ENDINGS)}, and no DICOM series of CT or MR was found"
+            + (f" (files passed over: {told})" if told else "")
         )
+    if sum(passed.values()) > passed["no DICOM file"]:
+        print(f"DICOM files of {root} passed over: {told}", flush=True)
     subjects: dict[str, list[Scan]] = {}
     for scan in scans:
         companion = scan.modality in COMPANIONS
