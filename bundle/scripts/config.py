@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,40 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, run
 
 from .errors import InputError, one_line_errors
+
+# What is null or worked out unless a command line says it.
+KINDS = {
+    **dict.fromkeys(
+        ("threshold", "result_spacing", "num_workers", "average_momentum", "learning_rate_drop"), "a number"
+    ),
+    **dict.fromkeys(("partial_volume",), "a number"),
+    **dict.fromkeys(("input", "modality", "datalist", "generator_datalist", "checkpoint", "initial_weights"), "a text"),
+    **dict.fromkeys(("cache_dir", "label_dir", "dataset_dir", "data_root_dir"), "a text"),
+    "target_contrast": "a dictionary",
+    "seed_saturation": "a list",
+}
+# Numbers that must be more than 0, also inside of lists.
+POSITIVE = (
+    "voxel_size",
+    "patch_size",
+    "slice_size",
+    "features",
+    "fold",
+    "batch_size",
+    "learning_rate",
+    "number",
+    "halves",
+)
+POSITIVE += (
+    "iterations",
+    "iterations_per_epoch",
+    "validation_draws",
+    "result_spacing",
+    "scans_per_step",
+    "slices_per_scan",
+    "workers",
+)
+LEAST_LEVELS = 3  # of a UNet of MONAI's
 
 __all__ = ["CONFIGS", "check_command_line", "from_config", "method_files", "method_names", "parse"]
 
@@ -101,13 +136,54 @@ def _kind(value: Any) -> str | None:
 
 
 def _check_type(key: str, value: Any, usual: Any) -> None:
+    if usual is None and value is None:
+        return
     if value in ("true", "false"):
         raise InputError(f"--{key} {value} would be taken as text, which counts as true; write --{key} {value.title()}")
-    found, wanted = _kind(value), _kind(usual)
+    found, wanted = _kind(value), _kind(usual) or KINDS.get(key)
+    if _kind(usual) is None and found != wanted and None not in (found, wanted):
+        raise InputError(f"--{key} {value!r} is {found}; it must be {wanted}")
     if found != wanted and None not in (found, wanted):
         raise InputError(f"--{key} {value!r} is {found}; the config has {wanted} there, {usual!r}")
     if wanted == "a number" and isinstance(usual, int) and isinstance(value, float) and value != int(value):
         raise InputError(f"--{key} {value!r} is no whole number; the config has {usual!r}")
+
+
+def _check_sizes(config: Mapping[str, Any]) -> None:
+    """Refuse sizes that no network and no loop can have, before anything is made."""
+
+    def plain(key: str) -> list[float]:
+        value = config.get(key)
+        values = value if isinstance(value, list) else [value]
+        return values if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values) else []
+
+    for key in POSITIVE:
+        if any(not value > 0 for value in plain(key)):
+            raise InputError(f"--{key} {config[key]} is not possible: it must be more than 0")
+    patch, features, fold = plain("patch_size"), plain("features"), plain("fold")
+    if features and len(features) < LEAST_LEVELS:
+        raise InputError(f"--features {features} has {len(features)} levels; the network needs {LEAST_LEVELS} or more")
+    if patch and (len(patch) != 3 or any(size != int(size) for size in patch)):
+        raise InputError(f"--patch_size {patch} must be three whole numbers")
+    if patch and features and fold:
+        step = int(fold[0]) * 2 ** (len(features) - 1)
+        if any(size % step for size in patch):
+            raise InputError(
+                f"--patch_size {patch} does not fit the network: each must be a multiple of {step}, with {len(features)} features "
+                f"and a fold of {fold[0]}"
+            )
+
+
+def _check_output(path: Any) -> None:
+    """Refuse a folder that cannot be written to, before any work."""
+    if not isinstance(path, str) or path.startswith(("$", "@", "%")):
+        return
+    folder = Path(path).absolute()
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists() or parent.is_symlink())
+    if not nearest.is_dir():
+        raise InputError(f"--output_dir {path}: {nearest} is no folder; give another one")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"--output_dir {path}: {nearest} cannot be written to; give a folder of your own")
 
 
 def check_command_line(argv: Sequence[str] | None = None) -> None:
@@ -122,7 +198,8 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         argv: command line, ``sys.argv`` by default.
 
     Raises:
-        InputError: when a key is used by nothing, with the nearest one that is; when a value has another type.
+        InputError: when a key is used by nothing, with the nearest one that is; when a value has another type, or is a size that
+            cannot be; when ``output_dir`` cannot be written to.
     """
     argv = sys.argv if argv is None else argv
     given = _given(argv[2:]) if argv[1:2] == ["run"] else {}
@@ -153,3 +230,6 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     for key, value in given.items():
         if key not in own and key in merged:
             _check_type(key, value, merged[key])
+    wanted = {**merged.get(), **{key: value for key, value in given.items() if key not in own}}
+    _check_sizes(wanted)
+    _check_output(wanted.get("output_dir"))

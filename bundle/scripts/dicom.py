@@ -302,7 +302,9 @@ def find_stacks(files: Iterable[Path]) -> tuple[list[Stack], Counter[str]]:
             headers = [header for _, header in volume]
             problem = _uneven(headers) or _mixed(volume)
             if len(others) > LOST * len(main):
-                problem = f"has {len(others)} of {len(single)} images of another orientation or size; export each as a series"
+                problem = (
+                    f"has {len(others)} of {len(single)} images of another orientation or size; export each as a series"
+                )
             if _whole(first, "SamplesPerPixel", 1) > 1:
                 problem = colour
             description = "_".join(filter(None, (name, told, "" if alone else str(number))))

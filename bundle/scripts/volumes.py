@@ -115,9 +115,15 @@ def read_volume(path: str | Path | Sequence[str | Path]) -> MetaTensor:
     return MetaTensor(volume.as_tensor().to(torch.float32), meta=dict(volume.meta))
 
 
-def same_grid(one: MetaTensor, other: MetaTensor, tolerance: float = 1e-3) -> bool:
-    """Whether two volumes have one shape and, within a tolerance in mm, one affine."""
-    return one.shape == other.shape and torch.allclose(one.affine, other.affine.to(one.affine), atol=tolerance)
+def same_grid(one: MetaTensor, other: MetaTensor, tolerance: float = 0.01) -> bool:
+    """Whether two volumes have one shape and their corners at the same points, within a share of the smallest edge of a voxel."""
+    if one.shape != other.shape:
+        return False
+    corners = torch.cartesian_prod(*(torch.tensor([0.0, n - 1.0], dtype=torch.float64) for n in one.shape[1:]))
+    apart = one.affine.double() - other.affine.double()
+    moved = corners @ apart[:3, :3].T + apart[:3, 3]
+    smallest = float(one.affine.double()[:3, :3].norm(dim=0).min())
+    return float(moved.norm(dim=1).max()) <= tolerance * smallest
 
 
 def voxel_ml(volume: MetaTensor) -> float:

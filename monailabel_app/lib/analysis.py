@@ -27,7 +27,6 @@ __all__ = ["Analyst", "write_volume"]
 
 # A folder of their own: a client on this machine saves a result under its name in the common one, and the server then removes its.
 RESULTS = tempfile.TemporaryDirectory(prefix="una_results_")
-GRID_TOLERANCE = 1e-2  # mm; viewers round affines
 REMEMBERED = 6  # analyses; one of a 1 mm scan takes about 60 MB
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.exception import ImageNotFoundException
 from scripts.saving import whole_file, write_whole
-from scripts.volumes import read_volume
+from scripts.volumes import VOLUME_ENDINGS, read_volume
 
 __all__ = ["DeskFolder"]
 
@@ -38,9 +38,27 @@ class DeskFolder(LocalDatastore):
 
     def __init__(self, path: str, **settings: Any) -> None:
         self._set_unreadable_aside(Path(path))
+        for folder in Path(path).glob("labels/*/"):
+            self._set_older_aside(folder)
         super().__init__(path, datastore_config=INDEX, **settings)
         if settings.get("auto_reload"):
             self._handler.on_moved = self._on_moved
+
+    @classmethod
+    def _set_older_aside(cls, folder: Path, image_id: str | None = None) -> None:
+        """Of several files of one label, whatever their formats, the newest one stays; the others are renamed to ``*.replaced``."""
+        by_label: dict[str, list[Path]] = {}
+        for file in folder.iterdir():
+            ending = next((ending for ending in VOLUME_ENDINGS if file.name.lower().endswith(ending)), None)
+            if ending and not file.name.startswith("."):
+                by_label.setdefault(file.name[: -len(ending)], []).append(file)
+        for label, files in by_label.items():
+            for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)[:-1]:
+                if image_id in (None, label):
+                    file.rename(file.with_name(f"{file.name}.replaced"))
+                    logger.warning(
+                        f"{file} is older than another file of the same label, and is now {file.name}.replaced"
+                    )
 
     def _on_moved(self, event: Any) -> None:
         # Scoring and training run in processes of their own; an index that they write takes its place by a move.
@@ -54,7 +72,7 @@ class DeskFolder(LocalDatastore):
         labels = sorted(
             path
             for path in folder.glob("labels/*/*")
-            if path.is_file() and path.suffix != ".unreadable" and not path.name.startswith(".")
+            if path.is_file() and path.suffix not in (".unreadable", ".replaced") and not path.name.startswith(".")
         )
         for path in [*files, *labels]:
             try:
@@ -93,7 +111,9 @@ class DeskFolder(LocalDatastore):
             raise ImageNotFoundException(f"Image {image_id} not found")
         _, ending = self._to_id(Path(label_filename).name)
         with FileLock(self._lock_file):
-            info = self._store(label_filename, self._datastore.label_path(label_tag), image_id + ending, label_info)
+            folder = self._datastore.label_path(label_tag)
+            info = self._store(label_filename, folder, image_id + ending, label_info)
+            self._set_older_aside(Path(folder), image_id)
             self._datastore.objects[image_id].labels[label_tag] = DataModel(info=info, ext=ending)
             self._update_datastore_file(lock=False)
         return image_id

@@ -43,8 +43,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .analysis import GRID_TOLERANCE
-
 __all__ = ["Guard", "install", "known_image"]
 
 ID = re.compile(r"\w[\w ._+\-]{0,199}")  # letters of any alphabet
@@ -215,8 +213,14 @@ def check_volume(upload: UploadFile, grid: str | None = None) -> None:
             raise HTTPException(422, f"{upload.filename!r} cannot be read: {reason}") from None
         if grid:
             scan = read_volume(grid)
-            if not same_grid(volume, scan, GRID_TOLERANCE):
+            if not same_grid(volume, scan):
                 raise HTTPException(422, "the label is not on the grid of its scan; export it on the scan's grid")
+            values = volume.round().unique().tolist()
+            if any(values) and 1.0 not in values:
+                told = ", ".join(f"{value:g}" for value in values[:5])
+                raise HTTPException(
+                    422, f"the label has the values {told}; a lesion is 1, and nothing would be learned from it"
+                )
 
 
 def _inside(app: MONAILabelApp, uri: str) -> str:

@@ -15,7 +15,7 @@ from scripts.errors import InputError
 from scripts.modalities import MODALITIES
 from scripts.volumes import read_volume, same_grid, voxel_ml
 
-from .analysis import GRID_TOLERANCE, Analyst, write_volume
+from .analysis import Analyst, write_volume
 from .refine import refined
 
 __all__ = ["Anomaly", "Healthy", "Refine", "Score"]
@@ -171,7 +171,7 @@ class Refine(Anomaly):
         lesion, score = self.mask(analysis, request)
         if request.get("label"):
             sent = read_volume(request["label"])
-            if not same_grid(sent, lesion, GRID_TOLERANCE):
+            if not same_grid(sent, lesion):
                 raise InputError("the mask that was sent is not on the grid of the scan; export it on the scan's grid")
             lesion = convert_to_dst_type((sent > 0).to(torch.uint8), lesion, dtype=torch.uint8)[0]
         brain = self.analyst.on_scan(analysis, "brain") > 0.5

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..modalities import MODALITIES
+from ..modalities import MODALITIES, modality_of
 from ..preprocessing.names import COMPANIONS
 from ..preprocessing.sources import find_subjects
 from ..volumes import volume_stem
@@ -31,6 +33,9 @@ KNOWN_KEYS = (
     "group",
     "original",
 )
+
+
+NO_CONTENT = hashlib.sha256().hexdigest()  # of a file that cannot be read
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -63,6 +68,11 @@ def _check_entries(path: Path, section: str, entries: Any) -> None:
             if key not in KNOWN_KEYS:
                 near = difflib.get_close_matches(key.lower(), KNOWN_KEYS, 1)
                 raise InputError(f"{where} has the key '{key}', which nothing reads{f'; {near[0]}?' if near else ''}")
+            if key == "modality" and value is not None:
+                try:
+                    entry[key] = modality_of(value)
+                except InputError as error:
+                    raise InputError(f"{where}: {error}") from error
             if key in FILE_KEYS and not isinstance(value, str):
                 raise InputError(f"{where}: '{key}' must be a file name, not {json.dumps(value)}")
 
@@ -118,8 +128,9 @@ def find_scans(
         modality: of all scans, when it is known; else what names tell.
 
     Returns:
-        one dictionary a scan, with ``image``, ``subject``, ``modality`` (None where nothing tells), ``content`` (a hash), and
-        ``mirror_transform`` where a datalist gives it.
+        one dictionary a scan, with ``image``, ``subject`` (a name of the scan, that no other has), ``person`` (the same for all
+        scans of one), ``modality`` (None where nothing tells), ``content`` (a hash), and ``mirror_transform`` where a datalist
+        gives it.
 
     Raises:
         InputError: when nothing is given, nothing is there, or nothing in it is a scan.
@@ -133,21 +144,24 @@ def find_scans(
         content = _read_json(path)
         section = next((name for name in sections if content.get(name)), sections[0])
         scans = [
-            {**scan, "modality": modality or scan.get("modality")}
+            {**scan, "modality": scan.get("modality") if modality is None else modality_of(modality)}
             for scan in load_datalist(path, section)
             if "image" in scan
         ]
         if not scans:
             raise InputError(f"{path} has no entry with an 'image' under '{section}'; add the scans to analyse")
-        _refuse_same_outputs([Path(Path(scan["image"]).name) for scan in scans])
-        return _with_content(scans)
+        scans = _named_apart([{**scan, "person": scan["subject"]} for scan in scans])
+        return _with_people(_with_content(scans))
     scans = [
-        scan for found in find_subjects(path, modality).values() for scan in found if scan.modality not in COMPANIONS
+        (person, scan)
+        for person, found in find_subjects(path, modality).items()
+        for scan in found
+        if scan.modality not in COMPANIONS
     ]
     if not scans:
         raise InputError(f"{path} holds label maps or lesion masks, but no scan")
     items = []
-    for scan in scans:
+    for person, scan in scans:
         # The path is not resolved: a link names the results, which lie below the folder of the link, not beside what it points to.
         files = [str(file.absolute()) for file in scan.files]
         single = not isinstance(scan.files if scan.problem else scan.path, tuple)
@@ -157,6 +171,7 @@ def find_scans(
             {
                 "image": files[0] if single else files,
                 "subject": scan.name,
+                "person": person,
                 "modality": scan.modality,
                 "output_name": str(named.absolute()),
                 "notes": list(scan.notes),
@@ -164,7 +179,7 @@ def find_scans(
             | ({"problem": scan.problem} if scan.problem else {})
         )
     _refuse_same_outputs([Path(item["output_name"]) for item in items])
-    return _with_content(items)
+    return _with_people(_with_content(_named_apart(items)))
 
 
 def find_splits(source: str | Path, splits: Sequence[str]) -> dict[str, list[dict]]:
@@ -184,6 +199,41 @@ def _with_content(items: list[dict]) -> list[dict]:
             if Path(file).is_file():  # what cannot be read is named when it is read
                 digest.update(Path(file).read_bytes())
         item["content"] = digest.hexdigest()
+    return items
+
+
+def _named_apart(items: list[dict]) -> list[dict]:
+    """Scans whose ``subject`` is a name of their own: several scans of one person get that of their modality, or a number.
+
+    Files of one name in several folders get results that are named after the subject.
+    """
+    for told in ("modality", None):
+        names = Counter(item["subject"] for item in items)
+        seen: Counter[str] = Counter()
+        for item in items:
+            name = item["subject"]
+            if names[name] > 1:
+                seen[name] += 1
+                item["subject"] = f"{name}_{(item.get(told) if told else None) or seen[name]}"
+    if len({item["subject"] for item in items}) < len(items):
+        raise InputError("two entries of the datalist have the same 'subject'; give each scan its own")
+    files = Counter(volume_stem(item["image"]) for item in items if isinstance(item["image"], str))
+    for item in items:
+        if "output_name" not in item and files[volume_stem(item["image"])] > 1:
+            ending = Path(item["image"]).name[len(volume_stem(item["image"])) :]
+            item["output_name"] = str(Path(item["image"]).with_name(f"{item['subject']}{ending}"))
+    return items
+
+
+def _with_people(items: list[dict]) -> list[dict]:
+    """Sessions and runs are of one person, and so are equal files, which are named."""
+    first: dict[str, dict] = {}
+    for item in items:
+        item["person"] = re.sub(r"_(?:ses|run|acq)-[^_]+", "", str(item["person"]))
+        known = first.setdefault(item["content"], item)
+        if known is not item and item["content"] != NO_CONTENT:
+            item["person"] = known["person"]
+            print(f"{item['image']} is the same file as {known['image']}; both are one person's", flush=True)
     return items
 
 

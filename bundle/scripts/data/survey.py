@@ -86,6 +86,10 @@ class Survey:
         self.failures.append((name, why))
         print(f"left out: {why if name in why else f'{name}: {why}'}", flush=True)
 
+    def note(self, error: Exception) -> None:
+        """Leave out the current scan because of an error, and go on."""
+        self._note(self.number, error)
+
     def __iter__(self) -> Iterator[Any]:
         for number in range(len(self.dataset)):
             self.number = number

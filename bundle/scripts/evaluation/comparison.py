@@ -34,7 +34,8 @@ from .voxels import LEVELS, count_voxels, precision_recall, slice_metrics, slice
 __all__ = ["Comparison", "Guest", "check_splits", "write_scores"]
 
 SIZES = ((1.0, "under 1 ml"), (10.0, "1 to 10 ml"), (np.inf, "over 10 ml"))
-MEASURES = 2  # to be raised with what is measured, so that nothing from before is taken for it
+LESION_MEASURES = ("auprc", "auprc_raw", "auroc", "pro", "best_dice")
+MEASURES = 3  # to be raised with what is measured, so that nothing from before is taken for it
 TOP = 0.01  # share of the brain whose mean score stands for the scan
 
 
@@ -69,7 +70,7 @@ def check_splits(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     for split, scans in entries.items():
         for scan in scans:
             names = {
-                scan["subject"]: f"the subject {scan['subject']}",
+                scan.get("person", scan["subject"]): f"the subject {scan.get('person', scan['subject'])}",
                 scan["content"]: f"the content of {scan['image']}",
             }
             for key, what in names.items():
@@ -278,7 +279,8 @@ class Comparison:
 
     @staticmethod
     def _record(case: Mapping[str, Any], score: MetaTensor, ground: Ground) -> Record:
-        return Record(case["subject"], str(case["modality"]), bool(ground[2].any()), _counts(score, ground))
+        known = (case["subject"], str(case["modality"]), bool(ground[2].any()), _counts(score, ground))
+        return Record(*known, person=case.get("person", ""))
 
     def _limits(self, score: MetaTensor) -> dict[float, float]:
         """Of a healthy scan, what the rules want to know of it."""
@@ -320,6 +322,9 @@ class Comparison:
 
     def _write(self, done: Mapping[str, Mapping[str, Any]]) -> None:
         cases = pd.DataFrame([row for judged in done.values() for row in judged["rows"]])
+        for name in LESION_MEASURES:  # without a diseased scan nothing has been measured
+            if name not in cases:
+                cases[name] = float("nan")
         cases["size"] = [_size(ml) if sick else "healthy" for ml, sick in zip(cases["true_ml"], cases["diseased"])]
         summary = pd.DataFrame(
             [self._summary(name, judged, cases[cases["method"] == name]) for name, judged in done.items()]
@@ -385,7 +390,7 @@ class Comparison:
             "seconds": cases["seconds"].mean(),
         }
         for label in judged["thresholds"]:
-            keys = ("dice", "sensitivity", "precision", "f1", "hausdorff_95", "surface_distance")
+            keys = ("dice", "sensitivity", "precision", "f1", "found", "hausdorff_95", "surface_distance")
             summary |= {f"{key}_{label}": sick[f"{key}_{label}"].mean() for key in keys if f"{key}_{label}" in sick}
             summary[f"healthy_ml_{label}"] = well[f"found_ml_{label}"].mean() if len(well) else float("nan")
         summary["healthy_ml"] = summary.get(f"healthy_ml_{self.primary}", float("nan"))

@@ -81,10 +81,19 @@ class Frontier(CaseHandler):
                 name: lowest_limit(score, self.promise["largest_ml"], self.postprocessing.min_volume_ml)
                 for name, score in scores.items()
             }
-            self.healthy.append({**known, "limits": limits})
+            self._note_healthy({**known, "person": entry.get("person", entry["subject"]), "limits": limits})
             return
         brain = np.asarray(on_grid(case["brain"], case["original"], "nearest")[0]) > 0
         self.diseased.append({**known, "truth": truth, "brain": brain, "scores": scores, "grid": case["original"]})
+
+    def _note_healthy(self, scan: dict[str, Any]) -> None:
+        """People are counted, not scans: a person is left alone when the worst scan of a modality is."""
+        who = ("person", "modality")
+        known = next((other for other in self.healthy if all(other[key] == scan[key] for key in who)), None)
+        if known is None:
+            self.healthy.append(scan)
+        else:
+            known["limits"] = {name: max(limit, known["limits"][name]) for name, limit in scan["limits"].items()}
 
     # ------------------------------------------------------------------ one score
 

@@ -12,6 +12,8 @@ __all__ = ["CaseHandler"]
 class CaseHandler:
     """Attach it to an evaluator; a subclass has `note`, called with each case, and `write`, called with the engine at the end.
 
+    The data loader of the evaluator is a `scripts.data.Survey`.
+
     Attributes:
         needed: an item of every case that could be used. The data loader names those that lack it, and they are passed over.
     """
@@ -24,8 +26,14 @@ class CaseHandler:
 
     def _look(self, engine: Engine) -> None:
         case = {**engine.state.batch, **engine.state.output}
-        if self.needed in case:
+        if self.needed not in case:
+            return
+        try:
             self.note(case)
+        except (
+            Exception
+        ) as error:  # what is known of one scan must not stop the others; `Survey.finish` says what it was
+            engine.state.dataloader.note(error)
 
     def note(self, case: dict[str, Any]) -> None:
         """Take what is wanted of a case."""

@@ -22,8 +22,9 @@ def mask_metrics(found: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...
 
     Returns:
         ``found_ml`` and ``false_ml``; where there is a lesion also ``dice``, ``sensitivity`` (share of the true lesions that the
-        mask touches), ``precision`` (share of the found lesions that touch a true one), ``f1`` of these two, and, in mm,
-        ``hausdorff_95`` and ``surface_distance``, which are not a number when nothing was found.
+        mask touches), ``precision`` (share of the found lesions that touch a true one), ``f1`` of these two, and, with surfaces,
+        ``found`` (1 where anything was found, else 0), and in mm ``hausdorff_95`` and ``surface_distance``, which are the diagonal
+        of the volume, the worst there is, when nothing was found: who misses a lesion must not have the better mean.
     """
     each = float(np.prod(spacing)) / 1000.0
     said = {"found_ml": float(found.sum()) * each, "false_ml": float((found & ~truth).sum()) * each}
@@ -41,7 +42,8 @@ def mask_metrics(found: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...
     said |= {"dice": float(dice), "sensitivity": sensitivity, "precision": precision}
     said["f1"] = 2 * sensitivity * precision / both if both else 0.0
     if surface:
-        distances = {"hausdorff_95": float("nan"), "surface_distance": float("nan")}
+        worst = float(np.linalg.norm(np.multiply(found.shape, spacing)))
+        distances = {"found": float(found.any()), "hausdorff_95": worst, "surface_distance": worst}
         if found.any():
             given = {"include_background": True, "spacing": list(spacing)}
             distances["hausdorff_95"] = float(compute_hausdorff_distance(*pair, percentile=95, **given))

@@ -39,6 +39,7 @@ class Record:
         diseased: whether it has a lesion.
         counts: see `count_voxels`, of the post-processed score.
         limits: by volume in ml, the lowest threshold at which no more than that is found; of healthy scans for validation alone.
+        person: whose scan it is; "" for the subject.
     """
 
     subject: str
@@ -46,6 +47,7 @@ class Record:
     diseased: bool
     counts: np.ndarray
     limits: Mapping[float, float] = field(default_factory=dict)
+    person: str = ""
 
 
 def lowest_limit(score: MetaTensor, largest_ml: float, min_volume_ml: float) -> float:
@@ -164,7 +166,12 @@ class Conformal(Rule):
         self.volumes = (largest_ml, usual_ml)
 
     def choose(self, records: Sequence[Record]) -> float:
-        largest, usual = ([record.limits[ml] for record in records] for ml in (self.largest_ml, self.usual_ml))
+        people: dict[str, tuple[float, float]] = {}
+        for record in records:  # a person with several scans is left alone when the worst of them is
+            limits = (record.limits[self.largest_ml], record.limits[self.usual_ml])
+            person = record.person or record.subject
+            people[person] = tuple(map(max, limits, people.get(person, limits)))
+        largest, usual = zip(*people.values())
         return max(split_conformal(largest, self.share), split_conformal(usual, 0.5))
 
 

@@ -28,9 +28,23 @@ BLOCK = 16  # cells: one cache line, and one AVX-512 register
 DEPTH = 8  # steps in flight; their planes fit in 1 MB for a brain at 1 mm
 EPSILON = np.float32(1e-10)
 
+
+def _can_cache() -> bool:
+    """Whether there is a place for compiled code: a read-only installation with a read-only home has none."""
+    try:
+        njit(cache=True)(_can_cache)
+    except RuntimeError:
+        print(
+            "compiled code cannot be kept on this machine (no folder to write to); it is compiled at every start",
+            flush=True,
+        )
+        return False
+    return True
+
+
 # Compiled code is kept on disk under the name of the module, and this file has two: in the bundle it is `scripts`, installed
 # it is `una`, where it is compiled anew in each process (3 s).
-_CACHE = __name__.startswith("scripts.")
+_CACHE = __name__.startswith("scripts.") and _can_cache()
 _EMPTY = 2**30  # first block of a row without any; the matching last block is -1
 # Infinite and NaN inputs are refused before; sums of positive numbers may be taken in any order.
 _FAST = {"nsz", "contract", "nnan", "ninf", "reassoc"}

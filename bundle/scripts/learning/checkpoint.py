@@ -132,9 +132,12 @@ class TrainingCheckpoint:
         found = from_engine(self.losses, first=True)(engine.state.output)
         loss = sum(map(float, found if isinstance(found, tuple) else (found,)))
         if not math.isfinite(loss):
+            sound = (
+                f"{self.path} holds the last sound state, continue from it" if self.path.is_file() else "start again"
+            )
             raise InputError(
-                f"the loss became {loss} at iteration {engine.state.iteration}; {self.path} holds the last sound state, "
-                "continue from it with a lower --learning_rate or with --amp False"
+                f"the loss became {loss} at iteration {engine.state.iteration}; {sound} with a lower --learning_rate or with "
+                "--amp False"
             )
 
     def save(self, engine: Engine) -> None:

@@ -51,17 +51,20 @@ class ConformalLimit(CaseHandler):
         self.smooth = SmoothScore(smoothing)
         self.min_volume_ml = min_volume_ml
         self.promise = {"largest_ml": largest_ml, "share": share, "usual_ml": usual_ml}
-        self.limits: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self.limits: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
 
     def note(self, case: Mapping[str, Any]) -> None:
         score = self.smooth(case["score"])
         volumes = (self.promise["largest_ml"], self.promise["usual_ml"])
-        self.limits[case["modality"]].append(tuple(lowest_limit(score, ml, self.min_volume_ml) for ml in volumes))
+        limits = tuple(lowest_limit(score, ml, self.min_volume_ml) for ml in volumes)
+        # A person with several scans is left alone when the worst of them is.
+        people, person = self.limits[case["modality"]], case.get("person", case["subject"])
+        people[person] = tuple(map(max, limits, people.get(person, limits)))
 
     def write(self, engine: Engine) -> None:
         modalities = {}
         for modality, people in self.limits.items():
-            limits, usual = zip(*people)
+            limits, usual = zip(*people.values())
             limit = max(split_conformal(limits, self.promise["share"]), split_conformal(usual, 0.5))
             known = {"limit": limit, "people": len(people), "limits": [round(value, 4) for value in sorted(limits)]}
             modalities[modality] = known

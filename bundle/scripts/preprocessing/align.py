@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool3d
 
 from ..errors import InputError
 from ..volumes import read_volume
+from .hot_voxels import without_hot_voxels
 
 __all__ = ["AlignToRAS", "AlignToRASd", "ReadScand"]
 
@@ -24,7 +25,7 @@ LEVELS = 12  # with fewer different values an image is a mask or a label map
 
 class ReadScand(MapTransform):
     """Load a scan, unless the data says that it has a ``problem``. Voxels that are not finite stay what they are: they are
-    background, see `zero_background`.
+    background, see `zero_background`. Single hot voxels are replaced, with a warning: see `without_hot_voxels`.
 
     Args:
         keys: one key, what `read_volume` takes. Results are named after ``output_name`` where the data has it.
@@ -53,6 +54,10 @@ class ReadScand(MapTransform):
                 f"{name} covers {' x '.join(f'{e:.0f}' for e in extent)} mm, which is not a head; "
                 "check the voxel size in its header, or leave the file out"
             )
+        values, hot = without_hot_voxels(values)
+        if hot:
+            told = f"{hot} single voxels far outside of the range of the scan were replaced by the median of their neighbours"
+            scan.meta["scan_warnings"] = [*(scan.meta.get("scan_warnings") or []), told]
         meta = {**scan.meta, "filename_or_obj": data.get("output_name", name)}
         return {**data, self.keys[0]: MetaTensor(values, meta=meta)}
 

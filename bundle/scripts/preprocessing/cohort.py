@@ -234,7 +234,13 @@ def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int
         entry = {"subject": name, "mirror_transform": record["mirror_transform"]}
         entries.append({**entry, **{key: file for key, file in files.items() if key != "brain"}})
         scans += [
-            {**entry, "image": files[key], "modality": key, "original": row["file"]}
+            {
+                **entry,
+                "image": files[key],
+                "modality": key,
+                "original": row["file"],
+                **({"lesion": files["lesion"]} if "lesion" in files else {}),
+            }
             for row in record["summary"]
             if (key := row.get("modality")) in files and row["status"] != "left out"
         ]

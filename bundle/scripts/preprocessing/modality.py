@@ -17,6 +17,7 @@ from .background import zero_background
 __all__ = ["GuessModalityd", "WindowCTd", "guess_modality"]
 
 AIR, AIR_SHARE = -300.0, 0.01  # HU, and the share of voxels below it that makes a scan a CT: one voxel decides nothing
+BRIGHT_SHARE = 0.05  # of what is above 0 in a CT without air, at most: that is over twice the window
 CORTEX, WHITE = (4.0, 8.0), (14.0, 60.0)  # mm below the surface of the brain mask
 
 
@@ -92,7 +93,10 @@ class WindowCTd(MapTransform):
         values = scan.as_tensor()
         finite = torch.isfinite(values)
         has_air = int(((values < AIR) & finite).sum()) > AIR_SHARE * values.numel()
-        if d.get("modality") == "ct" and not has_air and float(values[finite].max()) > 2.0 * self.window[1]:
+        # A calcification or a clip is few voxels; soft tissue is most of what an extracted CT has.
+        positive = values[finite & (values > 0)]
+        bright = float((positive > 2.0 * self.window[1]).float().mean()) if positive.numel() else 0.0
+        if d.get("modality") == "ct" and not has_air and bright > BRIGHT_SHARE:
             raise InputError(
                 f"{scan.meta.get('filename_or_obj', 'the scan')} is said to be CT, but its values "
                 f"({float(values[finite].min()):g} to {float(values[finite].max()):g}) are not Hounsfield units; convert them, or "

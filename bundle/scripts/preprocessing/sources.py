@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..dicom import find_stacks
 from ..errors import InputError
-from ..modalities import MODALITIES
+from ..modalities import modality_of
 from ..volumes import VOLUME_ENDINGS, volume_stem
 from .names import COMPANIONS, OUTPUTS, modality_by_words, read_name
 
@@ -161,8 +161,7 @@ def find_subjects(source: str | Path | None, modality: str | None = None) -> dic
     root, passed = Path(source).absolute(), Counter()
     if not root.exists():
         raise InputError(f"{root} does not exist; give --input a scan, a folder of scans or a BIDS data set")
-    if modality is not None and modality not in MODALITIES:
-        raise InputError(f"modality '{modality}' is not known; use one of {', '.join(MODALITIES)}, or leave it out")
+    modality = None if modality is None else modality_of(modality)
     if root.is_file() and _is_volume(root):
         stem = volume_stem(root)
         scans = [Scan(_readable(read_name(stem).person or stem), stem, (root,), read_name(stem).kind)]
