@@ -342,7 +342,8 @@ class Comparison:
                 for by in ("size", "modality")
             ]
         )
-        tests = paired_tests(sick.pivot(index="subject", columns="method", values="auprc")[list(summary["method"])])
+        measured = sick.pivot(index="subject", columns="method", values="auprc")
+        tests = paired_tests(measured.reindex(columns=list(summary["method"])))
         tables = {"cases": cases, "summary": summary, "tests": tests, "strata": strata.reset_index()}
         for name, table in tables.items():
             with whole_file(self.output_dir / f"{name}.csv") as partial:

@@ -8,9 +8,10 @@ import torch
 
 __all__ = ["without_hot_voxels"]
 
-RANGE = (0.5, 99.5)  # percentiles of what is not background
-BEYOND = 0.5  # of that range, by which a voxel must lie outside of it
-APART = 0.5  # of that range, by which it must differ from the median of its neighbours
+RANGE = (2.0, 97.0)  # percentiles of what is not background, of which hot voxels may be a hundredth
+BEYOND = 1.0  # of that range, by which a voxel must lie outside of it
+APART = 1.0  # of that range, by which it must differ from the median of its neighbours
+COMPANY = 4  # neighbours that lie outside of it, too, make a vessel or a clip
 MOST = 0.01  # share of the voxels; what is more is no noise of this kind, and stays
 THINNED = 1_000_000
 AROUND = [step for step in itertools.product((-1, 0, 1), repeat=3) if any(step)]
@@ -40,8 +41,10 @@ def without_hot_voxels(values: torch.Tensor) -> tuple[torch.Tensor, int]:
         return values, 0
     limit = torch.tensor(volume.shape) - 1
     places = [torch.minimum((where + torch.tensor(step)).clamp(min=0), limit).unbind(dim=1) for step in AROUND]
-    around = torch.stack([volume[place] for place in places]).nan_to_num(0.0, 0.0, 0.0).median(dim=0).values
+    neighbours = torch.stack([volume[place] for place in places]).nan_to_num(0.0, 0.0, 0.0)
+    around = neighbours.median(dim=0).values
     hot = (volume[tuple(where.T)] - around).abs() > APART * width
+    hot &= torch.stack([far[place] for place in places]).sum(dim=0) < COMPANY
     if not hot.any():
         return values, 0
     cleaned = values.clone()
