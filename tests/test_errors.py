@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -177,3 +178,83 @@ def test_a_foreign_scripts_folder_does_no_harm_where_the_readme_says_so(tmp_path
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "of another project" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: absent.nii does not exist")
+
+
+TRAIN, INFER = "train", "inference"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        # Types, also of what is null or worked out by default.
+        (INFER, ["--threshold", "abc"], "--threshold 'abc' is a text; it must be a number"),
+        (INFER, ["--result_spacing", "fine"], "--result_spacing 'fine' is a text; it must be a number"),
+        (INFER, ["--input", "[1,2]"], r"--input \[1, 2\] is a list; it must be a text"),
+        (INFER, ["--checkpoint", "3"], "--checkpoint 3 is a number; it must be a text"),
+        (TRAIN, ["--num_workers", "many"], "--num_workers 'many' is a text; it must be a number"),
+        (TRAIN, ["--datalist", "True"], "--datalist True is True or False; it must be a text"),
+        # Sizes that no network and no loop can have.
+        (TRAIN, ["--patch_size", "[33,33,33]"], "each must be a multiple of 16"),
+        (TRAIN, ["--patch_size", "[32,32]"], "must be three whole numbers"),
+        (TRAIN, ["--features", "[8,16]"], "has 2 levels; the network needs 3 or more"),
+        (TRAIN, ["--iterations", "0"], "--iterations 0 is not possible: it must be more than 0"),
+        (TRAIN, ["--batch_size", "-1"], "--batch_size -1 is not possible"),
+        (TRAIN, ["--voxel_size", "0.0"], "--voxel_size 0.0 is not possible"),
+        (INFER, ["--result_spacing", "-1.0"], "--result_spacing -1.0 is not possible"),
+    ],
+)
+def test_types_and_sizes_are_refused_before_anything_runs(name, given, says):
+    with pytest.raises(InputError, match=says):
+        check_command_line(["bundle", "run", "x", "--config_file", str(ROOT / f"bundle/configs/{name}.yaml"), *given])
+
+
+@pytest.mark.parametrize(
+    "given", [["--threshold", "0.5"], ["--threshold", "None"], ["--result_spacing", "1"], ["--input", "@there"]]
+)
+def test_right_types_pass(given):
+    check_command_line(["bundle", "run", "x", "--config_file", str(ROOT / "bundle/configs/inference.yaml"), *given])
+
+
+@pytest.mark.parametrize("name", ["train", "inference", "preprocess", "compare", "generate", "register_lesions"])
+def test_every_command_refuses_a_place_that_is_no_folder(name, tmp_path):
+    (tmp_path / "file").write_text("")
+    path = str(tmp_path / "file/below")
+    with pytest.raises(InputError, match="file is no folder"):
+        check_command_line(
+            ["bundle", "run", "x", "--config_file", str(ROOT / f"bundle/configs/{name}.yaml"), "--output_dir", path]
+        )
+
+
+def read_only(folders, command: str) -> subprocess.CompletedProcess:
+    """Run a command where folders are mounted read-only, in a namespace of its own."""
+    mounts = "".join(f"mount --bind {f} {f} && mount -o remount,ro,bind {f} && " for f in folders)
+    return subprocess.run(["unshare", "-m", "sh", "-c", mounts + command], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def can_mount(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mount")
+    if shutil.which("unshare") is None or read_only([folder], "true").returncode:
+        pytest.skip("this machine does not let the tests mount")
+
+
+def test_a_read_only_output_folder_is_refused_in_one_line(can_mount, tmp_path):
+    run = f"cd {ROOT} && PYTHONPATH=bundle {sys.executable} -m monai.bundle run inferring"
+    done = read_only(
+        [tmp_path],
+        f"{run} --config_file bundle/configs/inference.yaml --input {ROOT}/README.md --output_dir {tmp_path}/deep/out",
+    )
+    assert done.returncode != 0
+    assert re.search(r"^error: --output_dir .*out: .* cannot be written to", done.stderr, re.MULTILINE), done.stderr[
+        -800:
+    ]
+
+
+def test_compiled_code_needs_no_place_to_be_kept(can_mount, tmp_path):
+    """Containers are installed read-only, with a read-only home."""
+    code = "from scripts.fluid import rows; import numpy as np; print('cached', rows._CACHE, "
+    code += "rows._extents(np.ones((3, 3, 3), bool))[1].max())"
+    command = f'cd {tmp_path} && HOME={tmp_path} PYTHONPATH={ROOT}/bundle {sys.executable} -c "{code}"'
+    done = read_only([ROOT, tmp_path], command)
+    assert done.returncode == 0, done.stderr[-800:]
+    assert "cached False 3" in done.stdout and "cannot be kept on this machine" in done.stdout

@@ -160,3 +160,17 @@ def test_another_machine_is_refused_unless_allowed(server, scans, tmp_path):
         assert answer.status_code == 403 and "its own machine only" in answer.json()["detail"]
     finally:
         open_to_all.kill()
+
+
+def test_a_label_that_teaches_nothing_is_refused_with_its_values(server, scans, tmp_path):
+    truth = nib.load(scans / "truth/patient0_t1.nii.gz")
+    values = (np.asarray(truth.dataobj) > 0).astype(np.uint8) * 255
+    nib.save(nib.Nifti1Image(values, truth.affine), tmp_path / "label.nii.gz")
+    with (tmp_path / "label.nii.gz").open("rb") as stream:
+        answer = requests.put(
+            f"{server.url}/datastore/label",
+            params={"image": "patient0_t1", "tag": "final"},
+            files={"label": ("label.nii.gz", stream)},
+            timeout=60,
+        )
+    assert answer.status_code == 422 and "has the values 0, 255; a lesion is 1" in answer.text

@@ -52,6 +52,22 @@ def test_a_label_replaces_the_old_one_whole(folder, tmp_path):
     assert "c" in store(folder).list_images()
 
 
+def test_the_newest_file_of_a_label_counts_whatever_its_format(folder, tmp_path):
+    desk = store(folder)
+    desk.save_label("a", str(mask(tmp_path / "one.nii.gz", 2)), "final", {})
+    desk.save_label("a", str(mask(tmp_path / "two.nii", 3)), "final", {})
+    final = folder / "labels/final"
+    assert sorted(file.name for file in final.iterdir()) == ["a.nii", "a.nii.gz.replaced"]
+    (folder / "datastore_v2.json").unlink()
+    assert nib.load(store(folder).get_label_uri("a", "final")).get_fdata()[0, 0, 0] == 3
+    # A folder of an older desk has both files; the index is lost.
+    (final / "a.nii.gz.replaced").rename(final / "a.nii.gz")
+    os.utime(final / "a.nii.gz", (1, 1))
+    (folder / "datastore_v2.json").unlink()
+    assert nib.load(store(folder).get_label_uri("a", "final")).get_fdata()[0, 0, 0] == 3
+    assert not (final / "a.nii.gz").exists()
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_kill_while_labels_are_stored_leaves_the_old_or_the_new_one(folder, tmp_path, kills):
     sources = [mask(tmp_path / f"{value}.nii.gz", value) for value in (2, 3)]

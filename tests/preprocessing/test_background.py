@@ -3,6 +3,7 @@
 import pytest
 import torch
 from monai.data import MetaTensor
+from scripts.errors import InputError
 from scripts.preprocessing import WindowCTd
 from scripts.preprocessing.background import zero_background
 
@@ -57,3 +58,14 @@ def test_what_the_user_says_wins_and_one_voxel_makes_no_ct(brain):
     assert window["modality"] == "ct" and float(window["image"].max()) == 80.0
     kept = WindowCTd("image")({"image": ct, "modality": "t1"})
     assert kept["modality"] == "t1" and float(kept["image"].max()) > 1000.0
+
+
+def test_few_bright_voxels_of_an_extracted_ct_are_a_calcification(brain):
+    ct = torch.where(brain > 0, 20.0 + brain / 25, torch.tensor(0.0)).clamp(max=70.0)
+    inside = (brain > 0).nonzero()
+    for x in inside[len(inside) // 2 : len(inside) // 2 + 8]:
+        ct[tuple(x)] = 300.0
+    window = WindowCTd("image")({"image": MetaTensor(ct), "modality": "ct"})
+    assert float(window["image"].max()) == 80.0
+    with pytest.raises(InputError, match="are not Hounsfield units"):
+        WindowCTd("image")({"image": MetaTensor(brain), "modality": "ct"})

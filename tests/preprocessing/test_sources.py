@@ -117,3 +117,41 @@ def test_nothing_to_find_is_said(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(InputError, match="modality 'pet' is not known"):
         find_subjects(tmp_path, "pet")
+
+
+def test_links_to_folders_are_people_and_a_loop_ends(tmp_path, capsys):
+    scan = nib.Nifti1Image(np.zeros((3, 3, 3), np.float32), np.eye(4))
+    for folder in ("in/own", "archive/other/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    nib.save(scan, tmp_path / "in/own/own_T2w.nii.gz")
+    nib.save(scan, tmp_path / "archive/other/deep/other_FLAIR.nii.gz")
+    (tmp_path / "in/other").symlink_to("../archive/other", target_is_directory=True)
+    (tmp_path / "archive/other/back").symlink_to(tmp_path / "in", target_is_directory=True)
+    (tmp_path / "in/again").symlink_to(tmp_path / "in/own", target_is_directory=True)
+    found = find_subjects(tmp_path / "in")
+    kinds = {person: [scan.modality for scan in scans] for person, scans in found.items()}
+    assert sorted(kind for scans in kinds.values() for kind in scans) == ["flair", "t2"]
+    told = capsys.readouterr().out
+    assert told.count("is a link to a folder that is read already; it is not followed") == 2
+    assert "other/back" in told
+    # Results lie below the folder of the link.
+    assert all(
+        str(file).startswith(str(tmp_path / "in")) for scans in found.values() for scan in scans for file in scan.files
+    )
+
+
+def test_links_in_a_bids_data_set_are_followed(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/dataset_description.json").write_text("{}")
+    (tmp_path / "store/anat").mkdir(parents=True)
+    scan = nib.Nifti1Image(np.zeros((3, 3, 3), np.float32), np.eye(4))
+    nib.save(scan, tmp_path / "store/anat/sub-01_T1w.nii.gz")
+    (tmp_path / "set/sub-01").symlink_to(tmp_path / "store", target_is_directory=True)
+    assert list(find_subjects(tmp_path / "set")) == ["sub-01"]
+
+
+def test_what_is_passed_over_is_counted(tmp_path):
+    for number in range(3):
+        (tmp_path / f"notes{number}.txt").write_text("no image")
+    with pytest.raises(InputError, match=r"files passed over: 3 no DICOM file"):
+        find_subjects(tmp_path)

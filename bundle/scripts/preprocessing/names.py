@@ -59,7 +59,7 @@ class Named:
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[\W_]+", text.lower()) if word]
+    return [word for word in re.split(r"[\W_]+", text.lower().replace("w/o", "without")) if word]
 
 
 def _agent_words(words: list[str]) -> list[str]:

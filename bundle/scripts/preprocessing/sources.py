@@ -82,7 +82,7 @@ def _dicom_scans(files: list[Path], root: Path, passed: Counter[str]) -> Iterato
 
 def _files(root: Path) -> list[Path]:
     """All files below a folder, also behind links to folders; a link to a folder that is read already is named and not followed."""
-    files, seen = [], set()
+    files, seen = [], {os.path.realpath(folder) for folder, _, _ in os.walk(root)}
     for folder, folders, names in os.walk(root, followlinks=True):
         seen.add(os.path.realpath(folder))
         for name in list(folders):

@@ -50,7 +50,7 @@ def _beside(axes: plt.Axes) -> None:
 
 def _ranking(summary: pd.DataFrame, titles: Mapping[str, str]) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(7.5, 0.33 * len(summary) + 1.0))
-    shown = summary[::-1]
+    shown = summary[::-1].astype(dict.fromkeys(("auprc", "auprc_low", "auprc_high"), float))
     error = np.abs(np.stack([shown["auprc"] - shown["auprc_low"], shown["auprc_high"] - shown["auprc"]]))
     axes.barh(
         [titles[name] for name in shown["method"]],
@@ -84,8 +84,8 @@ def _curves(methods: Mapping[str, Any], order: Sequence[str], titles: Mapping[st
 
 def _sizes(cases: pd.DataFrame, order: Sequence[str], titles: Mapping[str, str], primary: str) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(7.5, 4.2))
-    sick = cases[cases["diseased"]]
-    for number, name in enumerate(order):
+    sick = cases[cases["diseased"].astype(bool)]
+    for number, name in enumerate(order if len(sick) else ()):
         own = sick[sick["method"] == name].sort_values("true_ml")
         axes.plot(
             own["true_ml"],
