@@ -1,10 +1,10 @@
 """Does the healthy T1w bring a lesion to MNI space better? ``PYTHONPATH=bundle python -m studies.standard_space D [engine]``.
 
 Twenty lesions of 20 to 200 ml are painted into the T1w of healthy people who test (`studies.aged`): cavities and gray lesions by
-turns, deep and cortical by turns, half of them with mass effect. Each scan goes to the template in six ways: as it is, with the
+turns, deep and cortical by turns, half of them with mass effect. Each scan goes to the template in seven ways: as it is, with the
 lesion masked (cost-function masking), with the lesion filled from the mirrored side (enantiomorphic), by its healthy T1w, and by
-the scan that UNA fills, where the lesion is and where UNA finds it. The registration of the same person without the lesion is the
-truth. Masking, mirror and the first filling know the true lesion; the healthy T1w and the last filling know nothing.
+the scan that UNA fills; both fillings where the lesion is and where UNA finds it. The registration of the same person without the
+lesion is the truth. Masking and the first two fillings know the true lesion; the healthy T1w and the last two know nothing.
 ``D/ENGINE.csv`` has a row a lesion and way:
 
 - ``near``, ``far``: mean distance (mm) from the true point of the person, within and beyond 20 mm of the lesion, in the brain;
@@ -51,7 +51,15 @@ REACH = 8.0  # mm, how far it is felt
 NEAR = 20.0  # mm
 STEP = 4  # voxels of the template from one measured point to the next
 STRUCTURES = (10, 49, 11, 50, 12, 51, 17, 53, 4, 43, 7, 46, 8, 47, 2, 41, 3, 42)  # thalamus ... cortex, left and right
-WAYS = ("as it is", "lesion masked", "filled from the mirror", "healthy T1w", "filled by UNA", "filled as found")
+WAYS = (
+    "as it is",
+    "lesion masked",
+    "filled from the mirror",
+    "healthy T1w",
+    "filled by UNA",
+    "filled as found",
+    "mirror as found",
+)
 TISSUES = {"csf": 24, "gray_matter": 3, "white_matter": 2}
 
 
@@ -99,6 +107,7 @@ def drawn_by_una(scan: MetaTensor, lesion: MetaTensor, file: Path) -> dict[str, 
         "filled from the mirror": fill(on_grid(data["mirrored"], scan), scan, lesion),
         "filled by UNA": fill(data["pred_intact"], scan, lesion),
         "filled as found": fill(data["pred_intact"], scan, found),
+        "mirror as found": fill(on_grid(data["mirrored"], scan), scan, found),
     }
     return {name: MetaTensor(image.as_tensor() * inside, affine=scan.affine) for name, image in images.items()}
 
@@ -115,8 +124,10 @@ def volumes_outside(image: MetaTensor, lesion: MetaTensor) -> dict[str, float]:
     return {tissue: float((labels[outside] == number).sum()) for tissue, number in TISSUES.items()}
 
 
-def compared(number: int, person: Person, template: MetaTensor, engine: str, folder: Path) -> list[dict]:
-    """The rows of a lesion."""
+def compared(
+    number: int, ways: list[str], person: Person, template: MetaTensor, engine: str, folder: Path
+) -> list[dict]:
+    """The rows of a lesion, one a way."""
     random = np.random.RandomState(number)
     ml = CAVITY_ML[0] * (CAVITY_ML[1] / CAVITY_ML[0]) ** (number / (COUNT - 1))
     gray, cortical, mass = number % 2 == 1, number // 2 % 2 == 1, number // 4 % 2 == 1
@@ -148,7 +159,7 @@ def compared(number: int, person: Person, template: MetaTensor, engine: str, fol
     right = volumes_outside(volumes["t1"], lesion)
 
     rows = []
-    for way in WAYS:
+    for way in ways:
         counted = None
         if way == "lesion masked":
             counted = MetaTensor((lesion < 0.5).float().as_tensor(), affine=scan.affine)
@@ -188,15 +199,16 @@ def write_table(folder: Path, engine: str) -> pd.DataFrame:
     folder.mkdir(parents=True, exist_ok=True)
     path, template = folder / f"{engine}.csv", load_template("icbm_2009c_asymmetric")
     rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
-    done = {row["lesion"] for row in rows}
+    done = {(row["lesion"], row["way"]) for row in rows}
     names = people()["test"]
     for start, name in enumerate(tqdm(names)):
-        numbers = [number for number in range(start, COUNT, len(names)) if number not in done]
-        if not numbers:
+        numbers = range(start, COUNT, len(names))
+        todo = {number: [way for way in WAYS if (number, way) not in done] for number in numbers}
+        if not any(todo.values()):
             continue
         person = Person(name, template, engine)
-        for number in numbers:
-            rows += compared(number, person, template, engine, folder)
+        for number, ways in todo.items():
+            rows += compared(number, ways, person, template, engine, folder) if ways else []
             pd.DataFrame(rows).to_csv(path, index=False)
     return pd.DataFrame(rows)
 

@@ -22,6 +22,7 @@ INNER = {
     "judge": {"fillings", "scores"},
     "gate": {"restored_keys"},
     "calibrate": {"task_settings"},
+    "normalize": {"restored_keys"},
     "generator": {
         "scan_keys", "volume_keys", "interpolation", "sample_keys", "pair_cases", "pair_keys", "dataset_dir", "draws",
         "validation_draws", "cache_rate", "voxel_size", "patch_size", "seed", "traced_masks",

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
 from monai.transforms.utils import create_rotate
+from scripts.data import find_scans
 from scripts.errors import InputError
 from scripts.preprocessing import (
     AlignToRAS,
@@ -25,6 +26,7 @@ from scripts.preprocessing import (
     rigid_registration,
     tissue_labels,
 )
+from scripts.preprocessing.cohort import _write_tables
 from scripts.preprocessing.hd_bet import hd_bet_installed
 from scripts.volumes import read_volume
 
@@ -272,3 +274,22 @@ def test_scans_are_never_replaced_by_results(sample_datalist, tmp_path):
     done = bundle_run(*command, "--output_dir", tmp_path / "out", check=False)
     assert done.returncode != 0 and "will not be replaced" in done.stderr.strip().splitlines()[-1]
     assert precious.read_text() == "mine" and (raw / "sub-01_T1w.nii.gz").stat().st_size > 1e5
+
+
+def test_what_preprocessing_lists_is_judged_with_its_lesion(tmp_path):
+    """The test list of a prepared person has a scan a modality, each with a name of its own and the lesion that was given."""
+    folder = tmp_path / "prepared/sub-a/anat"
+    folder.mkdir(parents=True)
+    for name in ("t1.nii.gz", "flair.nii.gz", "lesion.nii.gz"):
+        (folder / name).write_bytes(name.encode())
+    files = {name: f"{name}.nii.gz" for name in ("t1", "flair", "lesion")}
+    record = {"mirror_transform": np.eye(4).tolist(), "files": files}
+    record["summary"] = [{"modality": key, "status": "done", "file": f"raw_{key}.nii"} for key in ("t1", "flair")]
+    (folder / "sub-a_desc-preproc.json").write_text(json.dumps(record))
+    _write_tables(tmp_path / "prepared", record["summary"], 0)
+    scans = find_scans(tmp_path / "prepared/datalist.json")
+    assert [scan["subject"] for scan in scans] == ["sub-a_t1", "sub-a_flair"]
+    assert {scan["person"] for scan in scans} == {"sub-a"}
+    assert all(scan["lesion"] == str(folder / "lesion.nii.gz") for scan in scans)
+    # The name of the file it was made from must not stand where the scan as read will stand.
+    assert not any("original" in scan for scan in scans)

@@ -144,7 +144,7 @@ def find_scans(
         content = _read_json(path)
         section = next((name for name in sections if content.get(name)), sections[0])
         scans = [
-            {**scan, "modality": scan.get("modality") if modality is None else modality_of(modality)}
+            {**_without_original(scan), "modality": scan.get("modality") if modality is None else modality_of(modality)}
             for scan in load_datalist(path, section)
             if "image" in scan
         ]
@@ -200,6 +200,11 @@ def _with_content(items: list[dict]) -> list[dict]:
                 digest.update(Path(file).read_bytes())
         item["content"] = digest.hexdigest()
     return items
+
+
+def _without_original(scan: dict) -> dict:
+    """`preprocessing` notes the file that a scan was made from under a key that a prepared case uses for the scan as read."""
+    return {key: value for key, value in scan.items() if key != "original"}
 
 
 def _named_apart(items: list[dict]) -> list[dict]:

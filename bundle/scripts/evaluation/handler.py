@@ -16,13 +16,15 @@ class CaseHandler:
 
     Attributes:
         needed: an item of every case that could be used. The data loader names those that lack it, and they are passed over.
+        noted: number of cases that were taken; without any, nothing is written.
     """
 
     needed: ClassVar[str] = "lesion"
+    noted = 0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._look)
-        engine.add_event_handler(Events.COMPLETED, self.write)
+        engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _look(self, engine: Engine) -> None:
         case = {**engine.state.batch, **engine.state.output}
@@ -30,10 +32,15 @@ class CaseHandler:
             return
         try:
             self.note(case)
+            self.noted += 1
         except (
             Exception
         ) as error:  # what is known of one scan must not stop the others; `Survey.finish` says what it was
             engine.state.dataloader.note(error)
+
+    def _write(self, engine: Engine) -> None:
+        if self.noted:
+            self.write(engine)
 
     def note(self, case: dict[str, Any]) -> None:
         """Take what is wanted of a case."""
