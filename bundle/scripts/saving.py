@@ -52,7 +52,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def write_whole(path: str | Path, text: str) -> None:
     """Write a text file, see `whole_file`."""
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")  # names may be of another encoding
 
 
 def save_volume(volume: MetaTensor, path: str | Path, dtype: Any, like: MetaTensor | None = None) -> None:

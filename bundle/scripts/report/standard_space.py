@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from ..saving import write_whole
-from .figures import PLANES, centre_of, contour, save_figure, show
+from .figures import PLANES, centre_of, contour, save_figure, section_of, show
 
 __all__ = ["cohort_page", "placed_figure"]
 
@@ -70,15 +70,18 @@ def placed_figure(placed: Mapping[str, MetaTensor], template: MetaTensor, path: 
 
 def _overlap_figure(overlap: np.ndarray, template: np.ndarray) -> str:
     where = np.argwhere(overlap > 0) if (overlap > 0).any() else np.argwhere(template > 0)
-    levels = np.unique(np.linspace(where[:, 2].min(), where[:, 2].max(), SLICES).astype(int))
+    low, high = np.percentile(where[:, 2], [2, 98])
+    levels = np.unique(np.linspace(low, high, SLICES).astype(int))
     figure, cells = plt.subplots(1, len(levels), figsize=(2.0 * len(levels), 2.8), squeeze=False)
     bright = float(np.percentile(template[template > 0], 99.5))
-    most = max(1.0, float(overlap.max()))
+    most = max(1, int(overlap.max()))
+    shades = plt.get_cmap("autumn", most)
     for axes, level in zip(cells[0], levels):
         show(axes, template, 2, level, vmin=0.0, vmax=bright)
-        show(axes, np.ma.masked_equal(overlap, 0), 2, level, cmap="autumn", vmin=0.0, vmax=most)
+        axes.imshow(section_of(np.ma.masked_equal(overlap, 0), 2, level), cmap=shades, vmin=0.5, vmax=most + 0.5)
     bar = figure.colorbar(cells[0, -1].images[-1], ax=list(cells[0]), fraction=0.01, pad=0.01)
-    bar.set_label("people", fontsize=8)
+    bar.set_ticks(np.unique(np.linspace(1, most, min(most, 5)).astype(int)))
+    bar.set_label("scans", fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=110, facecolor="white", format="png", bbox_inches="tight")
     plt.close(figure)
