@@ -119,6 +119,15 @@ def write_sharpness(folder: Path) -> pd.DataFrame:
     return table
 
 
+def draw_section(axes: plt.Axes, volume: MetaTensor, title: str, axis: int, share: float) -> None:
+    """A slice of a volume at a share of its length along an axis; the patient's right is on the left."""
+    turned = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(volume[0]), np.asarray(volume.affine)))
+    values = turned.get_fdata()
+    section = np.rot90(np.take(values[::-1], int(share * values.shape[axis]), axis=axis))
+    axes.imshow(section, cmap="gray", vmin=0, vmax=np.percentile(values[values > 0], 99.5))
+    axes.set(title=title, xticks=[], yticks=[])
+
+
 def picture(shown: dict, path: Path) -> None:
     titles = ("scan", "healthy, before", "healthy, now", "intact, before", "intact, now", "real T1w")
     figure, panels = plt.subplots(len(shown), len(titles), figsize=(3 * len(titles), 3.4 * len(shown)), squeeze=False)
@@ -126,11 +135,7 @@ def picture(shown: dict, path: Path) -> None:
         before, now = ways["working grid"], ways["scan's grid"]
         volumes = (scan, before[PREDICTIONS[0]], now[PREDICTIONS[0]], before[PREDICTIONS[1]], now[PREDICTIONS[1]], t1)
         for axes, title, volume in zip(row, titles, volumes):
-            turned = nib.as_closest_canonical(nib.Nifti1Image(np.asarray(volume[0]), np.asarray(volume.affine)))
-            values = turned.get_fdata()
-            section = np.rot90(values[::-1, :, int(0.52 * values.shape[2])])
-            axes.imshow(section, cmap="gray", vmin=0, vmax=np.percentile(values[values > 0], 99.5))
-            axes.set(title=title, xticks=[], yticks=[])
+            draw_section(axes, volume, title, axis=2, share=0.52)
         row[0].set_ylabel(subject)
     figure.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
     plt.close(figure)

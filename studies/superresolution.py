@@ -28,7 +28,7 @@ from scripts.residual import FineBlendd
 from scripts.volumes import FinerGridd, on_grid, read_volume
 from tqdm import tqdm
 
-from .sharpness import PREDICTIONS, cases, fidelity, healthy_region
+from .sharpness import PREDICTIONS, cases, draw_section, fidelity, healthy_region
 
 THICKNESS = 5  # mm
 
@@ -85,13 +85,7 @@ def picture(shown: dict, path: Path) -> None:
     for row, (subject, slices, drawn, scan, t1) in zip(panels, shown.values()):
         volumes = (slices, drawn["pred_intact"], scan, drawn["pred_healthy"], t1)
         for axes, title, volume in zip(row, titles, volumes):
-            turned = nib.as_closest_canonical(
-                nib.Nifti1Image(np.asarray(on_grid(volume, scan)[0]), np.asarray(scan.affine))
-            )
-            values = turned.get_fdata()
-            section = np.rot90(values[::-1, int(0.55 * values.shape[1])])
-            axes.imshow(section, cmap="gray", vmin=0, vmax=np.percentile(values[values > 0], 99.5))
-            axes.set(title=title, xticks=[], yticks=[])
+            draw_section(axes, on_grid(volume, scan), title, axis=1, share=0.55)
         row[0].set_ylabel(subject)
     figure.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
     plt.close(figure)

@@ -45,10 +45,7 @@ def template_displacement(t1: MetaTensor, grid_spacing: float, bending: float) -
         InputError: when the registration fails, as it does where no brain is.
     """
     template, its_brain = template_brain()
-    affine, spline = parameter_map("affine"), parameter_map("bspline", grid_spacing)
-    spline["Registration"] = ["MultiMetricMultiResolutionRegistration"]
-    spline["Metric"] = ["AdvancedMattesMutualInformation", "TransformBendingEnergyPenalty"]
-    spline["Metric0Weight"], spline["Metric1Weight"] = ["1.0"], [str(float(bending))]
+    affine, spline = parameter_map("affine"), parameter_map("bspline", grid_spacing, bending=bending)
     found = elastix(t1, template, [affine, spline]).GetTransformParameterObject()
     transformix = itk.TransformixFilter.New(metatensor_to_itk_image(its_brain, channel_dim=0, dtype="float32"))
     transformix.SetTransformParameterObject(found)

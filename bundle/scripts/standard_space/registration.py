@@ -84,11 +84,7 @@ def _moved(points: np.ndarray, transform: sitk.Transform) -> np.ndarray:
 def _with_elastix(
     template: MetaTensor, image: MetaTensor, counted: MetaTensor | None, grid_spacing: float, bending: float
 ) -> tuple[sitk.Transform, sitk.Transform]:
-    affine, spline = parameter_map("affine"), parameter_map("bspline", grid_spacing)
-    if bending:
-        spline["Registration"] = ["MultiMetricMultiResolutionRegistration"]
-        spline["Metric"] = ["AdvancedMattesMutualInformation", "TransformBendingEnergyPenalty"]
-        spline["Metric0Weight"], spline["Metric1Weight"] = ["1.0"], [str(float(bending))]
+    affine, spline = parameter_map("affine"), parameter_map("bspline", grid_spacing, bending=bending)
     found = elastix(template, image, [affine, spline], moving_mask=counted)
     with tempfile.TemporaryDirectory() as folder:  # from ITK's Python to SimpleITK's
         file = str(Path(folder) / "found.h5")
@@ -150,7 +146,7 @@ def register_to_template(
         template: likewise, see `load_template`.
         engine: "elastix" or "ants".
         grid_spacing: mm between the control points of elastix's B-spline.
-        bending: weight of its bending energy; 0 leaves it out, which takes a fifth of the time and may fold.
+        bending: weight of its bending energy, see `parameter_map`.
         counted: where the image counts (cost-function masking); None for everywhere.
 
     Raises:
