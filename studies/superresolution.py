@@ -70,9 +70,7 @@ def write_superresolution(folder: Path) -> pd.DataFrame:
             for target, image, truth in (("scan", own, scan), ("T1w", as_t1, t1)):
                 row[f"{target} PSNR"], row[f"{target} SSIM"] = fidelity(on_grid(image, scan), truth, where)
             rows.append(row)
-        shown.setdefault(
-            case["modality"], (case["subject"], interpolated["slices, linear"]["original"], drawn, scan, t1)
-        )
+        shown.setdefault(case["modality"], (case["subject"], cubic, drawn, scan, t1))
     table = pd.DataFrame(rows)
     table.to_csv(folder / "superresolution.csv", index=False)
     picture(shown, folder / "superresolution.png")

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..report.figures import detection_figure
 from ..saving import write_whole
 from ..volumes import voxel_ml
-from .handler import CaseHandler
+from .handler import CaseHandler, sharp_scan
 
 __all__ = ["HealthyGate", "findings", "gate_summary"]
 
@@ -143,8 +143,10 @@ class HealthyGate(CaseHandler):
 
     def _picture(self, case: Mapping[str, Any]) -> None:
         title = f"{case['subject']}, {case['modality']}: {self.cases[-1]['found_ml']:.1f} ml found, none is there"
-        volumes = (case[key] for key in ("scan", "pred_intact", "score", "lesion"))
-        detection_figure(*volumes, case["lesion"].affine, self.output_dir / f"{case['subject']}.png", title=title)
+        volumes = (case[key] for key in ("pred_intact", "score", "lesion"))
+        detection_figure(
+            sharp_scan(case), *volumes, case["lesion"].affine, self.output_dir / f"{case['subject']}.png", title=title
+        )
 
     def write(self, engine: Engine) -> None:
         cases = pd.DataFrame(self.cases)

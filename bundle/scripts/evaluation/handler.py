@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from ignite.engine import Engine, Events
+from monai.utils import convert_to_tensor
 
-__all__ = ["CaseHandler"]
+from ..similarity import to_scale_of
+
+__all__ = ["CaseHandler", "sharp_scan"]
+
+
+def sharp_scan(case: Mapping[str, Any]) -> torch.Tensor:
+    """The scan as it was read, on the scale of the prepared one, for pictures: what was prepared has 2 mm.
+
+    Args:
+        case: with ``original``, and on its grid ``scan`` and ``brain``.
+    """
+    scan, prepared, brain = (
+        convert_to_tensor(case[key], track_meta=False).cpu() for key in ("original", "scan", "brain")
+    )
+    return to_scale_of(scan.clamp(min=0.0), prepared, brain > 0.5)
 
 
 class CaseHandler:

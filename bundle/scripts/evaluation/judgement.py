@@ -20,7 +20,7 @@ from ..report.figures import detection_figure
 from ..saving import write_whole
 from ..volumes import on_grid, voxel_ml
 from .errors import psnr_in_lesion, region_errors
-from .handler import CaseHandler
+from .handler import CaseHandler, sharp_scan
 from .truth import known_scans, read_on_grid, true_lesion
 from .voxels import count_voxels, voxel_metrics
 
@@ -91,7 +91,8 @@ class Judgement(CaseHandler):
 
     def _picture(self, entry: Mapping[str, Any], case: Mapping[str, Any], truth: torch.Tensor) -> None:
         detection_figure(
-            *(case[key] for key in ("scan", "pred_healthy", "score", "lesion")),
+            sharp_scan(case),
+            *(case[key] for key in ("pred_healthy", "score", "lesion")),
             case["original"].affine,
             self.output_dir / f"{entry['subject']}.png",
             truth=truth,
