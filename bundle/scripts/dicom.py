@@ -120,6 +120,11 @@ def _numbers(header: Any, keyword: str, count: int) -> np.ndarray | None:
     return values if values.shape == (count,) and np.isfinite(values).all() else None
 
 
+def _text(images: Images, keyword: str) -> str:
+    """The text of an element in the first image that has one."""
+    return next(filter(None, (str(header.get(keyword) or "").strip() for _, header in images)), "")
+
+
 def _whole(header: Any, keyword: str, default: int = 0) -> int:
     values = _numbers(header, keyword, 1)
     return default if values is None else int(values[0])
@@ -278,11 +283,11 @@ def find_stacks(files: Iterable[Path]) -> tuple[list[Stack], Counter[str]]:
         first = images[0][1]
         known = {
             "modality": _modality(first),
-            "patient": str(first.get("PatientID", "") or "") or images[0][0].parent.name,
-            "study": str(first.get("StudyInstanceUID", "")),
-            "agent": str(first.get("ContrastBolusAgent", "") or "").strip().lower() not in NO_AGENT,
+            "patient": _text(images, "PatientID") or images[0][0].parent.name,
+            "study": _text(images, "StudyInstanceUID"),
+            "agent": _text(images, "ContrastBolusAgent").lower() not in NO_AGENT,
         }
-        name = str(first.get("SeriesDescription", "") or "") or f"series{number}"
+        name = _text(images, "SeriesDescription") or f"series{number}"
         alone = len(series) == 1
         colour = "is a colour image, not a scan; give the scan itself"
         frames = [image for image in images if _whole(image[1], "NumberOfFrames", 1) > 1]
@@ -292,7 +297,8 @@ def find_stacks(files: Iterable[Path]) -> tuple[list[Stack], Counter[str]]:
         single = [image for image in images if _whole(image[1], "NumberOfFrames", 1) <= 1]
         shapes = _shapes(single)
         if not shapes or len(shapes[0]) < 2:
-            passed["alone in its series"] += len(single)
+            if single:
+                passed["alone in its series"] += len(single)
             continue
         main, others = shapes[0], [image for shape in shapes[1:] for image in shape]
         notes = [f"{file.name} has another orientation or size than the series, and is left out" for file, _ in others]

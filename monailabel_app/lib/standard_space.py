@@ -6,10 +6,12 @@ import io
 import tempfile
 import zipfile
 from pathlib import Path
+from urllib.parse import quote
 
 from fastapi import FastAPI, HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from scripts.errors import input_error
+from scripts.modalities import modality_of
 from scripts.standard_space import Normalization
 from scripts.volumes import on_grid
 from starlette.responses import Response
@@ -74,12 +76,12 @@ def install(server: FastAPI, app: MONAILabelApp) -> None:
         try:
             finals = {str(Path(entry["image"]).resolve()): entry["label"] for entry in app.datastore().datalist()}
             label = finals.get(str(Path(uri).resolve()))
-            content = _archive(analyst, image, uri, label, modality)
+            content = _archive(analyst, image, uri, label, None if modality is None else modality_of(modality))
         except Exception as error:
             if reason := input_error(error):
                 raise HTTPException(422, str(reason)) from None
             raise
-        known = {"Content-Disposition": f'attachment; filename="{image}_mni.zip"'}
+        known = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(image)}_mni.zip"}
         return Response(content, media_type="application/zip", headers=known)
 
     server.add_api_route("/mni/{image}", in_mni, methods=["GET"], include_in_schema=False)

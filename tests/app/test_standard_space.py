@@ -15,6 +15,8 @@ def test_an_image_that_is_not_there_is_named(server):
     answer = requests.get(f"{server.url}/mni/nobody", timeout=60)
     assert answer.status_code == 404 and "nobody" in answer.text
     assert requests.get(f"{server.url}/mni/..%2Fsecret", timeout=60).status_code in (400, 404)
+    answer = requests.get(f"{server.url}/mni/patient0_t1?modality=pet", timeout=60)
+    assert answer.status_code == 422 and "t1, t1c, t2, flair, ct" in answer.text
 
 
 @pytest.mark.slow
