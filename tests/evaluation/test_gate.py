@@ -138,6 +138,7 @@ def test_the_gate_writes_its_tables_and_says_what_was_missed(omega, tmp_path):
             {
                 **case(omega, 0.02, seed),
                 **extra,
+                "original": MetaTensor(500.0 * omega.as_tensor(), affine=omega.affine),
                 "pred_intact": MetaTensor(0.7 * (omega.as_tensor() > 0), affine=omega.affine),
             }
         )
