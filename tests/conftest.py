@@ -40,6 +40,15 @@ def shared_data() -> Path:
     return SHARED
 
 
+def made_cases(folder: Path, name: str, *more) -> Path:
+    """Run a script of ``../shared/cases``, where it is present."""
+    script = SHARED.parent / "cases" / name
+    if not script.is_file():
+        pytest.skip(f"the cases are not present at {script}")
+    subprocess.run([sys.executable, script, folder, *more], check=True, capture_output=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def sample_datalist(tmp_path_factory) -> Path:
     from scripts.data import write_sample_subject

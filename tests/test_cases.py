@@ -1,14 +1,12 @@
 """What archives and scanners really send: the inputs of ``../shared/cases``, and what is right for each."""
 
 import shutil
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, bundle_run, config
+from conftest import SHARED, bundle_run, config, made_cases
 from scripts.data import find_scans
 from scripts.errors import InputError
 from scripts.preprocessing import AlignToRASd, BrainExtraction, ReadScand, WindowCTd, find_subjects
@@ -17,12 +15,7 @@ from scripts.volumes import read_volume
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    script = SHARED.parent / "cases" / "make_cases.py"
-    if not script.is_file():
-        pytest.skip(f"the cases are not present at {script}")
-    folder = tmp_path_factory.mktemp("cases") / "made"
-    subprocess.run([sys.executable, script, folder], check=True, capture_output=True)
-    return folder
+    return made_cases(tmp_path_factory.mktemp("cases") / "made", "make_cases.py")
 
 
 PEOPLE = {

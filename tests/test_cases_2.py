@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED, bundle_run, config, options
+from conftest import ROOT, SHARED, bundle_run, config, made_cases, options
 from scripts.data import ReadVolumesd, find_scans, load_datalist
 from scripts.errors import InputError
 from scripts.evaluation import true_lesion
@@ -16,12 +16,7 @@ from scripts.volumes import read_volume
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    script = SHARED.parent / "cases" / "make_cases_2.py"
-    if not script.is_file():
-        pytest.skip(f"the cases are not present at {script}")
-    folder = tmp_path_factory.mktemp("cases") / "made"
-    subprocess.run([sys.executable, script, folder, "--data", SHARED], check=True, capture_output=True)
-    return folder
+    return made_cases(tmp_path_factory.mktemp("cases") / "made", "make_cases_2.py", "--data", SHARED)
 
 
 WHOLE = [

@@ -43,6 +43,9 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 NO_AGENT = ("", "no", "none", "n", "0", "without", "nil", "no contrast")
 
 
+Images = list[tuple[Path, Any]]  # file and header of each
+
+
 @dataclass
 class Stack:
     """The images of one volume, from one end to the other.
@@ -84,7 +87,7 @@ def _read_header(file: Path) -> Any:
     return header
 
 
-def _headers(files: Iterable[Path], passed: Counter[str]) -> list[tuple[Path, Any]]:
+def _headers(files: Iterable[Path], passed: Counter[str]) -> Images:
     """The images among files; why the others are passed over is counted."""
     found = []
     for file in files:
@@ -141,9 +144,6 @@ def _place(header: Any, orientation: np.ndarray | None) -> float:
     if position is None or orientation is None:
         return float(_whole(header, "InstanceNumber"))
     return float(np.cross(orientation[:3], orientation[3:]) @ position)
-
-
-Images = list[tuple[Path, Any]]
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -381,9 +381,8 @@ def read_pixels(files: Sequence[Path]) -> np.ndarray | None:
 
     These are files without a preamble, and multi-frame images whose frames have slopes of their own.
     """
-    headers = [_read_header(file) for file in files]
     if len(files) == 1:
-        slopes = _frame_slopes(headers[0])
+        slopes = _frame_slopes(_read_header(files[0]))
         if slopes is None:
             return None
         stored = pydicom.dcmread(files[0]).pixel_array.astype(np.float32)

@@ -19,7 +19,17 @@ from monai.transforms import LoadImage, MapTransform, ResampleToMatch, Spacing
 from .dicom import read_pixels, stack_geometry
 from .errors import InputError
 
-__all__ = ["VOLUME_ENDINGS", "FinerGridd", "OnGridd", "on_grid", "read_volume", "same_grid", "volume_stem", "voxel_ml"]
+__all__ = [
+    "VOLUME_ENDINGS",
+    "FinerGridd",
+    "OnGridd",
+    "on_grid",
+    "read_volume",
+    "same_grid",
+    "volume_stem",
+    "voxel_ml",
+    "without_header",
+]
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
 # MONAI says at every read that a decoder of NVIDIA's is not installed, which none of these formats needs.
@@ -197,6 +207,11 @@ class OnGridd(MapTransform):
         return d
 
 
+def without_header(volume: MetaTensor) -> MetaTensor:
+    """The same values and affine with meta data of their own: MONAI's `Spacing` writes into those that it is given."""
+    return MetaTensor(volume.as_tensor(), affine=volume.affine)
+
+
 class FinerGridd(MapTransform):
     """Interpolate volumes to voxels no larger than wanted, by cubic splines. An axis that is fine enough stays as it is.
 
@@ -225,8 +240,7 @@ class FinerGridd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d) if self.finer else ():
-            # A volume of its own, since Spacing writes into the meta data that it is given.
-            finer = self.finer(MetaTensor(d[key].as_tensor(), affine=d[key].affine))
+            finer = self.finer(without_header(d[key]))
             kept = {name: d[key].meta[name] for name in ("filename_or_obj", "scan_warnings") if name in d[key].meta}
             d[key] = MetaTensor(finer.as_tensor().float(), affine=finer.affine, meta=kept)
         return d

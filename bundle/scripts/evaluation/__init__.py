@@ -17,6 +17,7 @@ from .thresholds import (
     HealthyPercentile,
     Otsu,
     Record,
+    keep_worst,
     lowest_limit,
     split_conformal,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "findings",
     "gate_summary",
     "holm",
+    "keep_worst",
     "lowest_limit",
     "mask_metrics",
     "paired_tests",

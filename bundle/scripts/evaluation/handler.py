@@ -50,9 +50,8 @@ class CaseHandler:
         try:
             self.note(case)
             self.noted += 1
-        except (
-            Exception
-        ) as error:  # what is known of one scan must not stop the others; `Survey.finish` says what it was
+        except Exception as error:
+            # What is known of one scan must not stop the others; `Survey.finish` says what it was.
             engine.state.dataloader.note(error)
 
     def _write(self, engine: Engine) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "Otsu",
     "Record",
     "Rule",
+    "keep_worst",
     "lowest_limit",
     "split_conformal",
 ]
@@ -65,6 +66,12 @@ def lowest_limit(score: MetaTensor, largest_ml: float, min_volume_ml: float) -> 
         found = float(LesionMask(middle, min_volume_ml)(score).sum()) * each
         low, high = (middle, high) if found > largest_ml else (low, middle)
     return high
+
+
+def keep_worst(people: dict[str, tuple[float, ...]], person: str, limits: Iterable[float]) -> None:
+    """Note the limits of a scan: a person with several scans is left alone when the worst of them is."""
+    limits = tuple(limits)
+    people[person] = tuple(map(max, limits, people.get(person, limits)))
 
 
 def split_conformal(limits: Sequence[float], share: float) -> float:
@@ -166,11 +173,9 @@ class Conformal(Rule):
         self.volumes = (largest_ml, usual_ml)
 
     def choose(self, records: Sequence[Record]) -> float:
-        people: dict[str, tuple[float, float]] = {}
-        for record in records:  # a person with several scans is left alone when the worst of them is
-            limits = (record.limits[self.largest_ml], record.limits[self.usual_ml])
-            person = record.person or record.subject
-            people[person] = tuple(map(max, limits, people.get(person, limits)))
+        people: dict[str, tuple[float, ...]] = {}
+        for record in records:
+            keep_worst(people, record.person or record.subject, [record.limits[ml] for ml in self.volumes])
         largest, usual = zip(*people.values())
         return max(split_conformal(largest, self.share), split_conformal(usual, 0.5))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ignite.engine import Engine
 
-from ..evaluation import CaseHandler, SmoothScore, lowest_limit, split_conformal
+from ..evaluation import CaseHandler, SmoothScore, keep_worst, lowest_limit, split_conformal
 from ..saving import file_hash, write_whole
 
 __all__ = ["ConformalLimit"]
@@ -51,15 +51,13 @@ class ConformalLimit(CaseHandler):
         self.smooth = SmoothScore(smoothing)
         self.min_volume_ml = min_volume_ml
         self.promise = {"largest_ml": largest_ml, "share": share, "usual_ml": usual_ml}
-        self.limits: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+        self.limits: dict[str, dict[str, tuple[float, ...]]] = defaultdict(dict)
 
     def note(self, case: Mapping[str, Any]) -> None:
         score = self.smooth(case["score"])
         volumes = (self.promise["largest_ml"], self.promise["usual_ml"])
-        limits = tuple(lowest_limit(score, ml, self.min_volume_ml) for ml in volumes)
-        # A person with several scans is left alone when the worst of them is.
-        people, person = self.limits[case["modality"]], case.get("person", case["subject"])
-        people[person] = tuple(map(max, limits, people.get(person, limits)))
+        limits = (lowest_limit(score, ml, self.min_volume_ml) for ml in volumes)
+        keep_worst(self.limits[case["modality"]], case.get("person", case["subject"]), limits)
 
     def write(self, engine: Engine) -> None:
         modalities = {}

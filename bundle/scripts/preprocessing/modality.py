@@ -87,16 +87,18 @@ class WindowCTd(MapTransform):
         super().__init__(keys)
         self.window = window
 
+    def _bright_share(self, values: torch.Tensor) -> float:
+        # A calcification or a clip is few voxels; soft tissue is most of what an extracted CT has.
+        positive = values[values > 0]
+        return float((positive > 2.0 * self.window[1]).float().mean()) if positive.numel() else 0.0
+
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         d = dict(data)
         scan = d[self.keys[0]]
         values = scan.as_tensor()
         finite = torch.isfinite(values)
         has_air = int(((values < AIR) & finite).sum()) > AIR_SHARE * values.numel()
-        # A calcification or a clip is few voxels; soft tissue is most of what an extracted CT has.
-        positive = values[finite & (values > 0)]
-        bright = float((positive > 2.0 * self.window[1]).float().mean()) if positive.numel() else 0.0
-        if d.get("modality") == "ct" and not has_air and bright > BRIGHT_SHARE:
+        if d.get("modality") == "ct" and not has_air and self._bright_share(values[finite]) > BRIGHT_SHARE:
             raise InputError(
                 f"{scan.meta.get('filename_or_obj', 'the scan')} is said to be CT, but its values "
                 f"({float(values[finite].min()):g} to {float(values[finite].max()):g}) are not Hounsfield units; convert them, or "

@@ -23,7 +23,7 @@ from scipy import ndimage
 from .. import __version__
 from ..preprocessing import region_names
 from ..saving import output_base, write_whole
-from ..volumes import on_grid, voxel_ml
+from ..volumes import on_grid, voxel_ml, without_header
 from .figures import finding_figure
 
 __all__ = ["ScanReportd", "lesion_table", "numbered_lesions", "scan_report"]
@@ -222,8 +222,7 @@ class ScanReportd(MapTransform):
 
     def _page(self, data: Mapping[Hashable, Any], lesions: MetaTensor, content: Mapping[str, Any]) -> str:
         # A millimetre is finer than what was found, and any scan is drawn in the same time.
-        scan = data["scan"].cpu()
-        grid = Spacing(pixdim=1.0)(MetaTensor(scan.as_tensor(), affine=scan.affine))
+        grid = Spacing(pixdim=1.0)(without_header(data["scan"].cpu()))
         placed = {"scan": data[self.source_key], "score": data[self.keys[0]]}
         if self.healthy_key in data:
             placed["healthy"] = data[self.healthy_key]

@@ -17,6 +17,7 @@ from monai.transforms import Spacing, SpatialPad
 from ..dicom import LPS
 from ..errors import InputError
 from ..preprocessing.coregister import elastix, parameter_map
+from ..volumes import without_header
 
 __all__ = ["ENGINES", "TemplateMaps", "register_to_template", "to_sitk"]
 
@@ -172,8 +173,7 @@ def register_to_template(
 
 
 def _coarse(volume: MetaTensor, spacing: float) -> MetaTensor:
-    # A volume of its own, since Spacing writes into the meta data that it is given.
-    return Spacing([spacing] * 3)(MetaTensor(volume.as_tensor(), affine=volume.affine)).clamp(min=0.0)
+    return Spacing([spacing] * 3)(without_header(volume)).clamp(min=0.0)
 
 
 def _geometry(image: sitk.Image) -> tuple:
