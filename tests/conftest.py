@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before MONAI imports Triton: a CPU runs the kernels of a GPU
 import forked
 import numpy as np
 import pytest
-import torch
 from monai.data import MetaTensor
 from scripts.config import parse
 

@@ -14,9 +14,8 @@ __all__ = ["RandDictionaryTransform", "voxel_noise", "weighted_choice"]
 
 
 def voxel_noise(seed: int, like: torch.Tensor) -> torch.Tensor:
-    """Standard normal noise with the shape and on the device of `like`, float32, the same for the same seed."""
-    generator = torch.Generator(like.device).manual_seed(int(seed))
-    return torch.randn(like.shape, generator=generator, device=like.device)
+    """Standard normal noise with the shape and on the device of `like`, float32; the same on every device for the same seed."""
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(int(seed))).to(like.device)
 
 
 def weighted_choice(random: np.random.RandomState, options: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -98,16 +98,19 @@ class ContrastLoss(nn.Module):
         Returns:
             mean over the batch; 0 for a sample without such voxels.
         """
-        region = (anomaly > self.lesion_threshold) & (mirrored_anomaly <= self.lesion_threshold)
-        loss = pred.sum() * 0.0
-        for p, x, m, r in zip(pred, image, mirrored, region):
-            if r.any():
-                p, x, m = p[r], x[r], m[r]
-                count = torch.log(torch.tensor(float(len(p)), device=p.device))
-                agree = torch.logsumexp(p * m / self.alpha, 0) - count
-                against = torch.logsumexp(torch.cat([p * m / self.beta, p * x / self.gamma]), 0) - count
-                loss = loss + (against - agree) * r.float().mean()
-        return loss / len(pred)
+        region = ((anomaly > self.lesion_threshold) & (mirrored_anomaly <= self.lesion_threshold)).flatten(1)
+        share = region.float().mean(1)
+        # Every sample has some region, so that no logarithm is infinite; where there is none, the share is 0. Nothing waits for
+        # the device.
+        region = region | (share == 0)[:, None]
+        count = region.sum(1).log()
+
+        def mean_exp(values: torch.Tensor, temperature: float) -> torch.Tensor:
+            return (pred * values / temperature).flatten(1).masked_fill(~region, -torch.inf).logsumexp(1) - count
+
+        agree = mean_exp(mirrored, self.alpha)
+        against = torch.logaddexp(mean_exp(mirrored, self.beta), mean_exp(image, self.gamma))
+        return ((against - agree) * share).mean()
 
 
 class UNALoss(nn.Module):

@@ -2,11 +2,14 @@
 
 from .estimate import EstimateMirrord, estimate_mirror, reflection, symmetry
 from .mirror import Mirror, Mirrord, mid_plane_reflection
+from .one_sided import RandOneSided, RandOneSidedd
 
 __all__ = [
     "EstimateMirrord",
     "Mirror",
     "Mirrord",
+    "RandOneSided",
+    "RandOneSidedd",
     "estimate_mirror",
     "mid_plane_reflection",
     "reflection",
