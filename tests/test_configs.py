@@ -66,6 +66,7 @@ def test_metadata_names_every_package_that_the_bundle_imports():
     named = {
         "monai",
         "pytorch",
+        "triton",  # comes with PyTorch
         "numpy",
         "itk-elastix",
         *metadata["required_packages_version"],

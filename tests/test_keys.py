@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt, zoom
 CONFIGS = ROOT / "bundle/configs"
 SAME = {"inference": {"method"}, "train": {"fold", "input_keys"}}  # another value is asked in the tests of methods
 # Where a scan comes from and where results go is what every test of a command sets.
-PLACES = {"input", "output_dir", "datalist", "generator_datalist"}
+PLACES = {"input", "output_dir", "datalist", "packed", "generator_datalist"}
 # What another config file sets, and a user does not.
 INNER = {
     "inference": {"task_settings", "restored_keys"},
@@ -70,7 +70,12 @@ OTHER = {
         "csf_closing": 6.0,
         "lesion_threshold": 0.3,
         "typical_texture": 0.02,
+        "rotation": 10.0,
+        "shear": 0.1,
+        "scaling": 0.1,
         "translation": 2.0,
+        "bending": [0.0, 2.0],
+        "one_sided_prob": 0.5,
         "traced_probability": 0.0,
         "velocity_scale": 100.0,
         "diffusivity_scale": 2.0,
@@ -123,6 +128,9 @@ OTHER = {
         "lambda_smooth": 0.1,
         "learning_rate": 2.0e-3,
         "val_interval": 2,
+        "max_minutes": 5.0,
+        "checkpoint_seconds": 1.0,
+        "compile": True,
     },
     "evaluate": {"validation_draws": 2},
     "judge": {},

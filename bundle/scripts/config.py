@@ -21,10 +21,13 @@ from .errors import InputError, one_line_errors
 # What is null or worked out unless a command line says it.
 KINDS = {
     **dict.fromkeys(
-        ("threshold", "result_spacing", "num_workers", "average_momentum", "learning_rate_drop"), "a number"
+        ("threshold", "result_spacing", "num_workers", "average_momentum", "learning_rate_drop", "max_minutes"),
+        "a number",
     ),
     **dict.fromkeys(("partial_volume",), "a number"),
-    **dict.fromkeys(("input", "modality", "datalist", "generator_datalist", "checkpoint", "initial_weights"), "a text"),
+    **dict.fromkeys(
+        ("input", "modality", "datalist", "packed", "generator_datalist", "checkpoint", "initial_weights"), "a text"
+    ),
     **dict.fromkeys(("cache_dir", "label_dir", "dataset_dir", "data_root_dir"), "a text"),
     "target_contrast": "a dictionary",
     "seed_saturation": "a list",
@@ -49,6 +52,7 @@ POSITIVE += (
     "scans_per_step",
     "slices_per_scan",
     "workers",
+    "max_minutes",
 )
 LEAST_LEVELS = 3  # of a UNet of MONAI's
 

@@ -8,16 +8,18 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import itk
 import nibabel as nib
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform, ResampleToMatch, Spacing
+from monai.utils import optional_import
 
 from .dicom import read_pixels, stack_geometry
 from .errors import InputError
+
+itk, _ = optional_import("itk")  # a training on packed subjects has no need of it
 
 __all__ = [
     "VOLUME_ENDINGS",

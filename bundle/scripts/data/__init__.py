@@ -4,6 +4,7 @@ from .choose import RandChooseScand
 from .cohort import as_new_subject, write_cohort
 from .datalist import find_scans, find_splits, load_datalist
 from .lesions import register_lesions
+from .packed import PackedSubjects, packed_subjects, write_packed
 from .reading import BrainMaskd, CropToBraind, ReadVolumesd
 from .sample_subject import write_sample_subject
 from .study import write_study
@@ -12,6 +13,7 @@ from .survey import ScanCache, SubjectCache, Survey
 __all__ = [
     "BrainMaskd",
     "CropToBraind",
+    "PackedSubjects",
     "RandChooseScand",
     "ReadVolumesd",
     "ScanCache",
@@ -21,8 +23,10 @@ __all__ = [
     "find_scans",
     "find_splits",
     "load_datalist",
+    "packed_subjects",
     "register_lesions",
     "write_cohort",
+    "write_packed",
     "write_sample_subject",
     "write_study",
 ]

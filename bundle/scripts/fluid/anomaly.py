@@ -58,11 +58,13 @@ def perlin_seed(
     return torch.where(omega & (noise > threshold), noise, 0.0).clamp_(0.0, 1.0)
 
 
-def traced_seed(path: str | Path, omega: MetaTensor, displacement: str | Path | None = None) -> torch.Tensor:
+def traced_seed(
+    traced: str | Path | MetaTensor, omega: MetaTensor, displacement: str | Path | None = None
+) -> torch.Tensor:
     """Load a traced lesion mask and resample it to the grid of Omega; ``(X, Y, Z)`` in [0, 1].
 
     Args:
-        path: of the mask.
+        traced: path of the mask, or the mask ``(1, X', Y', Z')`` with an affine to RAS mm.
         omega: domain with an affine to RAS mm.
         displacement: NIfTI vector field ``(X', Y', Z', 1, 3)``, RAS mm, from points of the subject to the space of the mask,
             as `register_lesions` writes it; None when both share a space.
@@ -73,10 +75,10 @@ def traced_seed(path: str | Path, omega: MetaTensor, displacement: str | Path | 
     if not isinstance(omega, MetaTensor):
         raise InputError("traced masks are placed by affines: Omega must be a MetaTensor that has one")
     try:
-        mask = read_volume(path)
+        mask = traced if isinstance(traced, MetaTensor) else read_volume(traced)
     except InputError as error:
         # The reason is in the message: it is one line that the user reads.
-        raise InputError(f"cannot read the traced lesion mask {path}, mend traced_masks: {error}") from None
+        raise InputError(f"cannot read the traced lesion mask {traced}, mend traced_masks: {error}") from None
     mask = (mask >= 0.5).float()
     if displacement is None:
         resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)
@@ -96,7 +98,9 @@ def traced_seed(path: str | Path, omega: MetaTensor, displacement: str | Path | 
     seed = convert_to_tensor(placed, track_meta=False)[0].to(omega.device)
     if not (seed * (convert_to_tensor(omega, track_meta=False)[0] > 0)).any():
         warnings.warn(
-            f"the traced mask {path} does not meet Omega, no lesion comes of it; are both in one space?", stacklevel=2
+            f"the traced mask {mask.meta.get('filename_or_obj', '')} does not meet Omega, no lesion comes of it; are both in "
+            "one space?",
+            stacklevel=2,
         )
     return seed
 
@@ -112,7 +116,7 @@ class RandFluidAnomaly(RandomizableTransform):
     `seed_cell_size` and `taper` by h, and `velocity_scale` and `diffusivity_scale` by h^2, to get the same physics.
 
     Args:
-        traced_masks: files of traced lesions, in a space that the affine of the domain shares.
+        traced_masks: files of traced lesions, or the masks, in a space that the affine of the domain shares.
         traced_probability: how often a traced mask is the seed, when there are any [paper's code: 0.5].
         percentile: range of the percentile of the noise in Omega above which a Perlin seed lies [code: (90, 99.9)].
         cell_size: edge of a Perlin lattice cell [code: 2 periods over 200 voxels].
@@ -145,7 +149,7 @@ class RandFluidAnomaly(RandomizableTransform):
 
     def __init__(
         self,
-        traced_masks: Sequence[str | Path] = (),
+        traced_masks: Sequence[str | Path | MetaTensor] = (),
         traced_probability: float = 0.5,
         percentile: tuple[float, float] = (90.0, 99.9),
         cell_size: float = 100.0,
@@ -167,7 +171,7 @@ class RandFluidAnomaly(RandomizableTransform):
                 raise InputError(f"{name} must not be negative, got {value}; 0 switches the term off")
         if time_step <= 0 or num_times[0] < 1:
             raise InputError(f"time_step must be positive and num_times at least 1, got {time_step} and {num_times}")
-        self.traced_masks = [str(path) for path in traced_masks]
+        self.traced_masks = list(traced_masks)
         self.traced_probability = traced_probability
         self.percentile = percentile
         self.cell_size = cell_size
@@ -181,7 +185,7 @@ class RandFluidAnomaly(RandomizableTransform):
         self.lesion_threshold = lesion_threshold
         self.min_lesion_fraction = min_lesion_fraction
         self.cfl = cfl
-        self._mask: str | None = None
+        self._mask: str | Path | MetaTensor | None = None
         self._percentile = percentile[0]
         self._seed_cell = cell_size
         self._saturation: float | None = None

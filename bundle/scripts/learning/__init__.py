@@ -1,6 +1,7 @@
 """What training needs beyond MONAI and Ignite: losses, numbered draws, mixed precision on CPU, exact checkpoints."""
 
 from .attention import LesionAttention, LesionAttentiond
+from .average import AverageWeights
 from .batch import PrepareSample
 from .checkpoint import BestWeights, TrainingCheckpoint, load_weights, read_weights, save_atomically
 from .diffusion import GaussianNoise, NoisePrepareBatch, PartialDiffusionInferer, PerlinNoise
@@ -9,6 +10,7 @@ from .draws import DrawDataset, DrawSampler, Stream
 from .inferer import MixedPrecisionInferer
 from .losses import ContrastLoss, ReconstructionLoss, UNALoss
 from .progress import LossProgressBar
+from .schedule import TrainingSchedule
 from .slice_flow import (
     FlowLikelihoods,
     FlowLoss,
@@ -20,6 +22,7 @@ from .slice_flow import (
 from .variational import ElboGradientInferer, ElboLoss, SamplingInferer
 
 __all__ = [
+    "AverageWeights",
     "BestWeights",
     "ContrastLoss",
     "DrawDataset",
@@ -48,6 +51,7 @@ __all__ = [
     "SliceFeaturesd",
     "Stream",
     "TrainingCheckpoint",
+    "TrainingSchedule",
     "UNALoss",
     "feature_codes",
     "load_weights",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ class TrainingCheckpoint:
         evaluator: whose best metric is part of the state.
         losses: names of the losses of the trainer.
         every: epochs between checkpoints.
+        seconds: at least this long between checkpoints; the end of the training writes one in any case.
+        check_every: iterations between losses that are looked at: each look makes the host wait for a GPU.
         resume: continue from `path` when it exists; False starts anew and overwrites it.
     """
 
@@ -113,6 +116,8 @@ class TrainingCheckpoint:
         evaluator: Engine | None = None,
         losses: Sequence[str] = ("loss",),
         every: int = 1,
+        seconds: float = 0.0,
+        check_every: int = 1,
         resume: bool = True,
     ) -> None:
         self.path = Path(path)
@@ -120,13 +125,17 @@ class TrainingCheckpoint:
         self.evaluator = evaluator
         self.losses = list(losses)
         self.every = every
+        self.seconds = seconds
+        self.check_every = check_every
         self.resume = resume
+        self.written = -math.inf
 
     def attach(self, engine: Engine) -> None:
         if self.resume and self.path.is_file():
             engine.add_event_handler(Events.STARTED, self.restore)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.check_loss)
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every) | Events.COMPLETED, self.save)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.check_every), self.check_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.every), self.save_in_time)
+        engine.add_event_handler(Events.COMPLETED, self.save)
 
     def check_loss(self, engine: Engine) -> None:
         found = from_engine(self.losses, first=True)(engine.state.output)
@@ -139,6 +148,11 @@ class TrainingCheckpoint:
                 f"the loss became {loss} at iteration {engine.state.iteration}; {sound} with a lower --learning_rate or with "
                 "--amp False"
             )
+
+    def save_in_time(self, engine: Engine) -> None:
+        if time.monotonic() - self.written >= self.seconds:
+            self.save(engine)
+            self.written = time.monotonic()
 
     def save(self, engine: Engine) -> None:
         if idist.get_rank() == 0:

@@ -10,7 +10,23 @@ __all__ = ["LossProgressBar"]
 
 
 class LossProgressBar(ProgressBar):
-    """Ignite's progress bar over the iterations of an epoch, showing the loss of the last one."""
+    """Ignite's progress bar over the iterations of an epoch, showing the loss.
+
+    Args:
+        every: iterations between losses that are read: each makes the host wait for a GPU.
+        options: of Ignite's `ProgressBar`.
+    """
+
+    def __init__(self, every: int = 1, **options) -> None:
+        super().__init__(**options)
+        self.every = every
 
     def attach(self, engine: Engine) -> None:
-        super().attach(engine, output_transform=lambda output: {"loss": from_engine(["loss"], first=True)(output)})
+        shown: dict[str, float] = {}
+
+        def newest(output) -> dict[str, float]:
+            if not shown or engine.state.iteration % self.every == 0:
+                shown["loss"] = float(from_engine(["loss"], first=True)(output))
+            return shown
+
+        super().attach(engine, output_transform=newest)

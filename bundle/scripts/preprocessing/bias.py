@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 
-import itk
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.itk_torch_bridge import itk_image_to_metatensor, metatensor_to_itk_image
 from monai.transforms import MapTransform, ResampleToMatch
+from monai.utils import optional_import
 
 from .align import AlignToRAS
+
+itk, _ = optional_import("itk")  # a training on packed subjects has no need of it
 
 __all__ = ["CorrectBiasd"]
 

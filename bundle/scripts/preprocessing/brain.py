@@ -12,7 +12,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from deepbet import BrainExtraction as Deepbet
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
@@ -23,6 +22,7 @@ from monai.transforms import (
     Transform,
     generate_spatial_bounding_box,
 )
+from monai.utils import optional_import
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import regionprops
 
@@ -31,6 +31,8 @@ from ..neighbourhood import closed
 from ..volumes import on_grid, read_volume, voxel_ml
 from .hd_bet import hd_bet
 from .template import place_template
+
+Deepbet, _ = optional_import("deepbet", name="BrainExtraction")  # a training on packed subjects has no need of it
 
 __all__ = ["BrainExtraction", "BrainExtractiond"]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import itk
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.itk_torch_bridge import metatensor_to_itk_image
+from monai.utils import optional_import
 
 from ..dicom import LPS
 from ..errors import InputError
 from ..volumes import on_grid
+
+itk, _ = optional_import("itk")  # a training on packed subjects has no need of it
 
 __all__ = ["elastix", "moved_onto", "parameter_map", "rigid_registration"]
 

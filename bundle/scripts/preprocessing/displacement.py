@@ -5,14 +5,16 @@ from __future__ import annotations
 import tempfile
 from functools import lru_cache
 
-import itk
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.itk_torch_bridge import metatensor_to_itk_image
+from monai.utils import optional_import
 from nilearn import datasets
 
 from .coregister import LPS, elastix, parameter_map
+
+itk, _ = optional_import("itk")  # a training on packed subjects has no need of it
 
 __all__ = ["template_displacement"]
 
