@@ -14,7 +14,7 @@ from .machine import Yardsticks, now, peak_megabytes
 APP = CONFIGS.parents[1] / "monailabel_app"
 
 
-def analysis(yardsticks: Yardsticks, directory: Path) -> list[dict]:
+def desk(yardsticks: Yardsticks, directory: Path) -> list[dict]:
     """`una_anomaly` on a 1 mm head and on a brain-extracted 1 mm scan, from the file to the mask on the scan's grid."""
     sys.path.insert(0, str(APP))
     from lib.analysis import Analyst

@@ -64,6 +64,7 @@ class Yardsticks:
     Attributes:
         unit: time of 50 additions of two 160^3 float32 arrays, in seconds.
         bandwidth: bytes read and written per second by a copy between arrays far larger than any cache.
+        operations: floating-point operations per second of a matrix product, in bfloat16 on a GPU, in float32 on a CPU.
     """
 
     def __init__(self) -> None:
@@ -77,8 +78,19 @@ class Yardsticks:
         source = torch.rand(2**26, device=DEVICE)
         target = torch.empty_like(source)
         self.bandwidth = 2 * 4 * 2**26 / seconds(lambda: target.copy_(source))
+        size, kind = (8192, torch.bfloat16) if DEVICE.type == "cuda" else (1024, torch.float32)
+        square = torch.rand(size, size, device=DEVICE).to(kind)
+        self.operations = 2 * size**3 / seconds(lambda: square @ square)
 
-    def record(self, name: str, size: str, median_s: float, moved: float | None = None, **more) -> dict:
+    def record(
+        self,
+        name: str,
+        size: str,
+        median_s: float,
+        moved: float | None = None,
+        operations: float | None = None,
+        **more,
+    ) -> dict:
         """One result, printed as a JSON line.
 
         Args:
@@ -86,15 +98,18 @@ class Yardsticks:
             size: of the problem.
             median_s: what was measured.
             moved: bytes that any implementation must read and write; gives the limit.
+            operations: floating-point operations that it must do; gives the limit, too.
         """
+        limits = [need / rate for need, rate in ((moved, self.bandwidth), (operations, self.operations)) if need]
+        limit = max(limits, default=None)
         result = {
             "name": name,
             "device": describe(),
             "size": size,
             "median_s": round(median_s, 5),
             "units": round(median_s / self.unit, 2),
-            "limit_s": None if moved is None else round(moved / self.bandwidth, 5),
-            "times_limit": None if moved is None else round(median_s * self.bandwidth / moved, 1),
+            "limit_s": None if limit is None else round(limit, 5),
+            "times_limit": None if limit is None else round(median_s / limit, 1),
             "peak_mb": None,
             **more,
         }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ball
-from scripts.fluid import random_diffusivity, random_velocity, transport
+from scripts.fluid import potentials, random_diffusivity, random_velocity, transport
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -36,3 +36,21 @@ def test_steps_are_those_of_float64(seed, monkeypatch):
     assert float(found[-1].double().sum()) == pytest.approx(float(p0.double().sum()), rel=1e-6)
     assert not found[:, ~omega].any()
     assert (found[-1] - p0).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("limit", [3, 7])
+def test_depth_is_that_of_eager_torch(limit):
+    fused = pytest.importorskip("scripts.fluid.fused")
+    omega = ball(20, 8.5)[:, 1:18, 3:19].contiguous()
+    omega[9, 8, 7] = False
+    wanted = potentials.squared_depth(omega, limit)
+    depth = torch.nn.functional.pad(omega.to(torch.int16), (1,) * 6) * (limit + 1)
+    row = depth.flatten().clone()
+    for step in range(1, limit + 1):  # along z, cell by cell
+        row[step:] = torch.minimum(row[step:], depth.flatten()[:-step] + step)
+        row[:-step] = torch.minimum(row[:-step], depth.flatten()[step:] + step)
+    found = (row * row).to(DEVICE)
+    for stride in (depth.stride(1), depth.stride(0)):
+        found = fused.nearest_fused(found, stride, limit)
+    assert torch.equal(found.cpu().view_as(wanted), wanted)
+    assert wanted.unique().numel() > 4

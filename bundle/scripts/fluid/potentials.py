@@ -16,6 +16,11 @@ from torch.nn.functional import pad
 
 from .perlin import perlin_noise, random_lattice
 
+try:
+    from .fused import nearest_fused
+except ImportError:  # no triton
+    nearest_fused = None
+
 __all__ = ["curl", "deeper_than", "divergence", "edge_taper", "random_diffusivity", "random_noise", "random_velocity"]
 
 
@@ -62,15 +67,21 @@ def squared_depth(omega: torch.Tensor, limit: int) -> torch.Tensor:
         torch.minimum(depth[:-step], shifted[step:], out=depth[:-step])
         step *= 2
     depth.mul_(depth)
+    nearest = nearest_fused if nearest_fused is not None and depth.is_cuda else _nearest
     for stride in (padded.stride(1), padded.stride(0)):
-        nearest = depth.clone()
-        for offset in range(1, min(limit, (len(depth) - 1) // stride) + 1):
-            torch.add(depth, offset**2, out=shifted)
-            k = offset * stride
-            torch.minimum(nearest[k:], shifted[:-k], out=nearest[k:])
-            torch.minimum(nearest[:-k], shifted[k:], out=nearest[:-k])
-        depth = nearest
+        depth = nearest(depth, stride, min(limit, (len(depth) - 1) // stride))
     return depth.view_as(padded)
+
+
+def _nearest(depth: torch.Tensor, stride: int, limit: int) -> torch.Tensor:
+    """Smallest squared depth plus squared distance along the axis with this stride, within `limit` cells."""
+    nearest, shifted = depth.clone(), torch.empty_like(depth)
+    for offset in range(1, limit + 1):
+        torch.add(depth, offset**2, out=shifted)
+        k = offset * stride
+        torch.minimum(nearest[k:], shifted[:-k], out=nearest[k:])
+        torch.minimum(nearest[:-k], shifted[k:], out=nearest[:-k])
+    return nearest
 
 
 def deeper_than(omega: torch.Tensor, depth: float) -> torch.Tensor:
