@@ -2,7 +2,8 @@
 
 A lesion of 20 to 200 ml is painted into each ``aged*`` T1w of the evaluation data: cavities and gray lesions by turns, deep and
 cortical by turns. ``filling.csv`` has the PSNR (dB) in the lesion against the T1w without it, of the intact scan, of the mirror
-image and of the healthy T1w, each brought to the scale of the truth by one factor.
+image, of the healthy T1w, each brought to the scale of the truth by one factor, and of the filled scan that `inferring` would write with this
+lesion.
 """
 
 import sys
@@ -16,13 +17,14 @@ from scripts.config import from_config
 from scripts.evaluation import psnr_in_lesion
 from scripts.methods import Guest
 from scripts.preprocessing import AlignToRAS
+from scripts.residual import FillLesion
 from scripts.volumes import on_grid, read_volume
 from tqdm import tqdm
 
 from .frontier import EVALUATION
 from .healthy_cases import CAVITY_ML, with_cavity
 
-WAYS = {"intact": "pred_intact", "mirror": "mirrored", "healthy": "pred_healthy"}
+WAYS = {"intact": "pred_intact", "mirror": "mirrored", "healthy": "pred_healthy", "filled": "filled"}
 
 
 def write_filling(folder: Path) -> pd.DataFrame:
@@ -43,6 +45,7 @@ def write_filling(folder: Path) -> pd.DataFrame:
         brain, target = data["brain"] > 0.5, on_grid(truth, data["scan"])
         target = target / target[brain].quantile(0.99)
         inside = on_grid(lesion, data["scan"]) > 0.5
+        data["filled"] = FillLesion(0.0)(data["pred_intact"], data["scan"], inside, data["mirror_transform"])
         known = {"subject": file.name.split("_T1w")[0], "ml": ml, "kind": "gray" if gray else "cavity"}
         rows.append({**known, **{way: psnr_in_lesion(data[key], target, brain, inside) for way, key in WAYS.items()}})
     table = pd.DataFrame(rows)
@@ -54,4 +57,5 @@ if __name__ == "__main__":
     table = write_filling(Path(sys.argv[1]))
     print(table.groupby("kind")[list(WAYS)].mean().round(2).to_string())
     print(table[list(WAYS)].mean().round(2).to_string())
-    print(f"intact against mirror: p = {wilcoxon(table['intact'], table['mirror']).pvalue:.3g}")
+    for way in ("intact", "filled"):
+        print(f"{way} against mirror: p = {wilcoxon(table[way], table['mirror']).pvalue:.3g}")

@@ -59,6 +59,8 @@ WAYS = (
     "filled by UNA",
     "filled as found",
     "mirror as found",
+    "filled by both",
+    "both as found",
 )
 TISSUES = {"csf": 24, "gray_matter": 3, "white_matter": 2}
 
@@ -108,6 +110,8 @@ def drawn_by_una(scan: MetaTensor, lesion: MetaTensor, file: Path) -> dict[str, 
         "filled by UNA": fill(data["pred_intact"], scan, lesion),
         "filled as found": fill(data["pred_intact"], scan, found),
         "mirror as found": fill(on_grid(data["mirrored"], scan), scan, found),
+        "filled by both": fill(data["pred_intact"], scan, lesion, data["mirror_transform"]),
+        "both as found": fill(data["pred_intact"], scan, found, data["mirror_transform"]),
     }
     return {name: MetaTensor(image.as_tensor() * inside, affine=scan.affine) for name, image in images.items()}
 

@@ -32,7 +32,6 @@ def _archive(analyst: Analyst, image: str, uri: str, label: str | None, modality
         "lesion": analyst.lesion(analysis, analyst["scores"][0]),
         "pred_healthy": analyst.healthy(analysis),
         "pred_intact": on_grid(analyst["fine"](analysis)["pred_intact"], scan),
-        "mirrored": on_grid(analysis["mirrored"], scan),
         "subject": image,
     }
     case["original"].meta["filename_or_obj"] = image
@@ -49,7 +48,7 @@ def _archive(analyst: Analyst, image: str, uri: str, label: str | None, modality
             settings=analyst.weights.info(),
             registration={key: analyst[key] for key in ("engine", "grid_spacing", "bending")},
         )
-        normalization(analyst["fill_mirrored"](analyst["fill"](normalization.own_lesion(case))))
+        normalization(analyst["fill"](normalization.own_lesion(case)))
         normalization.finish()
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

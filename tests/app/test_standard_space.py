@@ -53,5 +53,5 @@ def test_the_lesion_of_the_reader_is_brought_to_mni_space(server, scans, tmp_pat
     assert hit.groupby("side")["lesion_ml"].sum().idxmax() == "right"
     record = json.loads((folder / "patient0_t1_mni.json").read_text())
     assert record["lesion_ml"] == pytest.approx(drawn.sum() * np.prod(scan.header.get_zooms()) / 1000.0, rel=1e-3)
-    assert record["registered"] == "mirror_filled"
+    assert record["registered"] == "filled"
     requests.delete(f"{server.url}/datastore/label?id=patient0_t1&tag=final", timeout=60).raise_for_status()

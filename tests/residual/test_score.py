@@ -233,3 +233,28 @@ def test_a_filled_scan_is_the_scan_outside_and_healthy_inside(omega):
     away = torch.as_tensor(distance_transform_edt(~lesion[0].numpy()))[None] >= 2.0
     assert torch.equal(filled[away], scan.as_tensor()[away])
     assert torch.equal(FillLesion(2.0)(scan, scan, torch.zeros_like(lesion)).as_tensor(), scan.as_tensor())
+
+
+@pytest.mark.parametrize("both_sides", [False, True])
+def test_a_lesion_is_filled_from_the_other_side_where_that_is_healthy(omega, both_sides):
+    # A brain whose sides are alike, and whose right side lies in a coil that is a tenth brighter.
+    generator = torch.Generator().manual_seed(1)
+    half = 0.5 + 0.3 * torch.rand((1, 20, 40, 40), generator=generator)
+    coil = torch.cat([torch.ones(20), torch.full((20,), 1.1)])[None, :, None, None]
+    healthy = torch.cat([half, half.flip(1)], dim=1) * coil * omega.as_tensor()
+    lesion = torch.zeros(omega.shape, dtype=torch.bool)
+    lesion[:, 26:31, 15:25, 15:25] = True
+    if both_sides:
+        lesion[:, 9:14, 15:20, 15:25] = True  # the partner of one half of it
+    scan = MetaTensor(torch.where(lesion, 0.05, healthy), affine=omega.affine)
+    blurred = MetaTensor(0.66 * omega.as_tensor(), affine=omega.affine)  # an intact scan that knows nothing but a mean
+    plane = np.diag([-1.0, 1.0, 1.0, 1.0])
+    filled = FillLesion(edge=0.0)(blurred, scan, lesion, plane).as_tensor()
+    partner_ill = lesion & lesion.flip(1)
+    one_sided = lesion & ~partner_ill
+    one_sided[:, :20] = False
+    torch.testing.assert_close(filled[one_sided], healthy[one_sided], rtol=2e-2, atol=0)
+    assert bool(partner_ill.any()) == both_sides
+    if both_sides:
+        assert filled[partner_ill].std() < 1e-3 < healthy[partner_ill].std()  # the intact scan
+    assert torch.equal(filled[~lesion], scan.as_tensor()[~lesion])
