@@ -258,3 +258,13 @@ def test_a_lesion_is_filled_from_the_other_side_where_that_is_healthy(omega, bot
     if both_sides:
         assert filled[partner_ill].std() < 1e-3 < healthy[partner_ill].std()  # the intact scan
     assert torch.equal(filled[~lesion], scan.as_tensor()[~lesion])
+
+
+def test_a_lesion_at_the_border_of_the_scan_is_filled(omega):
+    cut = MetaTensor(torch.full((1, 20, 12, 12), 5.0), affine=omega.affine)
+    lesion = torch.zeros(cut.shape, dtype=torch.bool)
+    lesion[:, :4, :4, :4] = True
+    scan = MetaTensor(torch.where(lesion, 1.0, cut), affine=cut.affine)
+    plane = np.diag([-1.0, 1.0, 1.0, 1.0])
+    plane[0, 3] = -20.0  # the middle of the grid
+    assert FillLesion(2.0)(cut, scan, lesion, plane).as_tensor()[lesion].numpy() == pytest.approx(5.0, rel=1e-3)

@@ -58,7 +58,7 @@ class FillLesion(Transform):
         if mask.any():
             spacing = affine_to_spacing(image.affine).numpy()
             margin = np.ceil(max(self.edge, self.ring) / spacing).astype(int) + 1
-            start, end = generate_spatial_bounding_box(mask, margin=margin.tolist())
+            start, end = generate_spatial_bounding_box(mask, margin=margin.tolist(), allow_smaller=True)
             box = (slice(None), *(slice(first, last) for first, last in zip(start, end, strict=True)))
             inside = np.asarray(mask[box][0].cpu())
             away, nearest = distance_transform_edt(~inside, sampling=spacing, return_indices=True)
