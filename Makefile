@@ -2,6 +2,7 @@
 # make test   set up and run the tests       make test-slow   the long ones as well       make lint   style
 # make app    the reader's desk: Orthanc, MONAI Label, OHIF on 127.0.0.1 (APP='--study FOLDER'); make app-stop
 # make package   the bundle as a zip in the model zoo's layout: dist/una_healthy_anatomy_v<version>.zip
+# make docs   the documentation as a site: dist/site/index.html
 # make bench  speed against the limits of this machine
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ RUN := $(VENV)/bin/python -m monai.bundle run
 C := bundle/configs
 DEMO := runs/demo
 
-.PHONY: setup demo test test-slow app app-stop package bench lint clean
+.PHONY: setup demo test test-slow app app-stop package docs bench lint clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -21,7 +22,7 @@ setup: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f'error: Python {v[0]}.{v[1]} is not supported; run make PYTHON=python3.11 (or 3.12)')"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,tracking,export,app]"
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test,tracking,export,app,docs]"
 	@touch $@
 
 demo: setup
@@ -47,6 +48,10 @@ app: setup
 
 app-stop:
 	$(VENV)/bin/python monailabel_app/desk.py stop
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo "open dist/site/index.html"
 
 NAME := una_healthy_anatomy
 

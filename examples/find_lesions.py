@@ -24,4 +24,4 @@ def find_lesions(folder: Path, output: Path) -> list[dict]:
 if __name__ == "__main__":
     for report in find_lesions(Path(sys.argv[1]), Path(sys.argv[2])):
         volumes = report["lesion_volumes_ml"]
-        print(f"{report['image']} ({report['modality']}): {len(volumes)} lesions, {sum(volumes):.1f} ml in all")
+        print(f"{report['scan']} ({report['modality']}): {len(volumes)} lesions, {sum(volumes):.1f} ml in all")

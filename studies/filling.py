@@ -1,9 +1,9 @@
 """How well lesions are filled in people of another scanner: ``PYTHONPATH=bundle python -m studies.filling runs/filling``.
 
 A lesion of 20 to 200 ml is painted into each ``aged*`` T1w of the evaluation data: cavities and gray lesions by turns, deep and
-cortical by turns. ``filling.csv`` has the PSNR (dB) in the lesion against the T1w without it, of the intact scan, of the mirror
-image, of the healthy T1w, each brought to the scale of the truth by one factor, and of the filled scan that `inferring` would write with
-this lesion.
+cortical by turns. ``filling.csv`` has the PSNR (dB) in the lesion against the T1w without it: of the intact scan, of the mirror
+image and of the healthy T1w, each brought to the scale of the truth by one factor, and of the filled scan that `inferring`
+writes for this lesion.
 """
 
 import sys
