@@ -16,6 +16,7 @@ PAGES = {  # of the project, and where the site has them
     "benchmarks/README.md": "project/benchmarks.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
+    "examples/README.md": "project/examples.md",
     "README.md": "index.md",
 }
 PICTURES = "bundle/docs"  # the site has them in project/

@@ -35,7 +35,7 @@ def build(project):
 @pytest.fixture
 def project(tmp_path):
     """What the site is made of, to change it."""
-    for name in ("docs", "bundle/docs", "bundle/configs", "bundle/scripts", "benchmarks"):
+    for name in ("docs", "bundle/docs", "bundle/configs", "bundle/scripts", "benchmarks", "examples"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, tmp_path / name)
