@@ -84,6 +84,20 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_end(clock):
     assert before + after == pytest.approx(rates)
 
 
+def test_a_training_that_was_cut_off_before_it_was_fitted_is_fitted_elsewhere(clock):
+    first, _, scheduler, _ = training(clock, iterations=100, max_minutes=1.0, stop=EPOCH)
+    first.run(range(EPOCH), max_epochs=10)
+    clock.now = 1000.0
+    second, handler, other, rates = training(clock, iterations=100, max_minutes=1.0, slower=2.0)
+    other.load_state_dict(scheduler.state_dict())
+    handler.load_state_dict({"epochs": None, "fitted_after": 0})
+    second.state.epoch, second.state.iteration, second.state.epoch_length = 1, EPOCH, EPOCH
+    second.state.max_epochs = 10
+    second.run(range(EPOCH), max_epochs=10)
+    assert second.state.epoch == 4 and clock.now == 1060.0  # three epochs of 20 s
+    assert rates[-1] < 0.02
+
+
 def test_the_average_is_that_of_the_steps():
     network = torch.nn.Linear(2, 1)
     average = AverageWeights(network, momentum=0.25)

@@ -17,7 +17,7 @@ class TrainingSchedule:
     """Trainer handler: step a learning-rate scheduler every iteration, and fit the training into a time where one is given.
 
     With `max_minutes` the first epoch tells how long an epoch takes, its validation and checkpoint included. The number of epochs
-    that the rest of the time has room for becomes that of the training, and the rest of the schedule is spread over them. It is
+    that the rest of the time has room for becomes that of the training, and the rest of the schedule is spread over them. Both are
     part of the state: a training that was cut off goes on to the same end.
 
     Args:
@@ -31,31 +31,34 @@ class TrainingSchedule:
         self.iterations = iterations
         self.max_minutes = max_minutes
         self.epochs: int | None = None  # of a training that was fitted into a time
+        self.fitted_after = 0  # epochs
+        self.started: float | None = None
 
     def attach(self, engine: Engine) -> None:
         self.engine = engine
-        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
         if self.max_minutes is not None:
-            engine.add_event_handler(Events.EPOCH_STARTED(once=2), self.fit)
-
-    def start(self, engine: Engine) -> None:
-        self.started = time.monotonic()
+            engine.add_event_handler(Events.EPOCH_STARTED, self.fit)
 
     def fit(self, engine: Engine) -> None:
-        """Choose the number of epochs, once the first is done."""
-        if self.epochs is None:
-            epoch = time.monotonic() - self.started
-            room = torch.tensor(1 + int((self.max_minutes * 60 - epoch) / epoch))
-            self.epochs = max(2, int(idist.broadcast(room, src=0)))  # the second has begun
-            engine.logger.info(f"an epoch takes {epoch:.0f} s: {self.epochs} of them in {self.max_minutes:g} minutes")
+        """Choose the number of epochs, once one is done."""
+        if self.epochs is not None:
+            return
+        if self.started is None:
+            self.started, self.done_before = time.monotonic(), engine.state.epoch - 1
+            return
+        epoch = time.monotonic() - self.started
+        room = torch.tensor(1 + int((self.max_minutes * 60 - epoch) / epoch))
+        room = max(2, int(idist.broadcast(room, src=0)))  # the second has begun
+        self.fitted_after, self.epochs = engine.state.epoch - 1, self.done_before + room
         engine.state.max_epochs = self.epochs
+        engine.logger.info(f"an epoch takes {epoch:.0f} s: {room} of them in {self.max_minutes:g} minutes")
 
     def place(self, iteration: int) -> float:
         """Where on the schedule an iteration is, in steps of the schedule."""
         if self.epochs is None:
             return min(iteration, self.iterations)
-        first = min(self.engine.state.epoch_length, self.iterations)
+        first = min(self.fitted_after * self.engine.state.epoch_length, self.iterations)
         last = self.epochs * self.engine.state.epoch_length
         return min(iteration, first) + max(0, iteration - first) * (self.iterations - first) / max(1, last - first)
 
@@ -64,9 +67,9 @@ class TrainingSchedule:
             self.lr_scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epochs": self.epochs}
+        return {"epochs": self.epochs, "fitted_after": self.fitted_after}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epochs = state["epochs"]
+        self.epochs, self.fitted_after = state["epochs"], state["fitted_after"]
         if self.epochs is not None:
             self.engine.state.max_epochs = self.epochs
