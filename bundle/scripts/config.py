@@ -21,7 +21,15 @@ from .errors import InputError, one_line_errors
 # What is null or worked out unless a command line says it.
 KINDS = {
     **dict.fromkeys(
-        ("threshold", "result_spacing", "num_workers", "average_momentum", "learning_rate_drop", "max_minutes"),
+        (
+            "threshold",
+            "result_spacing",
+            "num_workers",
+            "average_momentum",
+            "learning_rate_drop",
+            "max_minutes",
+            "log_every",
+        ),
         "a number",
     ),
     **dict.fromkeys(("partial_volume",), "a number"),

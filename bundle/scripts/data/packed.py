@@ -21,14 +21,8 @@ from .survey import code_hash
 __all__ = ["PackedSubjects", "packed_subjects", "write_packed"]
 
 LEVELS = 4095  # of an intensity
-PREPARATION = (
-    "voxel_size",
-    "csf_closing",
-    "typical_texture",
-    "labels",
-    "typical_t1",
-    "prepare",
-)  # keys that it depends on
+# Keys of the generator that the preparation depends on.
+PREPARATION = ("voxel_size", "csf_closing", "typical_texture", "labels", "typical_t1", "prepare")
 
 
 def _as_integers(volume: torch.Tensor) -> tuple[np.ndarray, dict[str, Any]]:
