@@ -1,8 +1,9 @@
-"""Would a score on the scan's own grid find more? ``PYTHONPATH=bundle python -m studies.fine_score runs/frontier_lesions.json OUT.csv``.
+"""Would a score on the scan's own grid find more?
 
-The unit of the score (`scan_error`) and the contrast of the scan come from the working grid of 2 mm, interpolated. The difference is
-taken on the scan's own grid: from the expected scan, interpolated, or multiplied by the detail that the finer healthy T1w adds. A
-lesion grows from its core as on the working grid, after a Gaussian of 0.7 or 1.2 voxels. Best Dice and average precision in the brain.
+``PYTHONPATH=bundle python -m studies.fine_score runs/frontier_lesions.json OUT.csv``. The unit of the score (`scan_error`) and the
+contrast of the scan come from the working grid of 2 mm, interpolated. The difference is taken on the scan's own grid: from the
+expected scan, interpolated, or multiplied by the detail that the finer healthy T1w adds. A lesion grows from its core as on the
+working grid, after a Gaussian of 0.7 or 1.2 voxels. Best Dice and average precision in the brain.
 """
 
 import sys
