@@ -62,7 +62,7 @@ def save_volume(volume: MetaTensor, path: str | Path, dtype: Any, like: MetaTens
         volume: with its affine to RAS mm.
         path: of the file, ``.nii.gz``.
         dtype: NumPy type of the voxels; integers are rounded.
-        like: a scan on the same grid as it was read, whose units, form codes and both forms are kept where it was a NIfTI file.
+        like: a scan on the same grid as it was read; units, form codes and both forms of a NIfTI file are kept.
     """
     values = np.asarray(volume[0].cpu())
     values = np.round(values) if np.issubdtype(np.dtype(dtype), np.integer) else values
@@ -104,7 +104,7 @@ class SaveVolumed(MapTransform):
         keys: volumes ``(1, X, Y, Z)``.
         postfix: ending of the name.
         output_dir: where to write.
-        data_root_dir: folder of the inputs, whose sub-folders are kept below `output_dir`.
+        data_root_dir: folder of the inputs; its sub-folders are kept below `output_dir`.
         source_key: the scan, as it was read.
         dtype: NumPy type of the voxels.
         allow_missing_keys: write nothing of what a method does not give.

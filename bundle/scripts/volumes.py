@@ -49,7 +49,7 @@ def volume_stem(path: str | Path) -> str:
 
 
 def _two_geometries(path: Path, header: nib.Nifti1Header) -> str | None:
-    """What to say of a NIfTI file whose two forms place the head at different points, or None."""
+    """What to say when the two forms of a NIfTI file place the head at different points, else None."""
     if not isinstance(header, nib.Nifti1Header) or header["qform_code"] == 0 or header["sform_code"] == 0:
         return None
     ends = np.array([[0, 0, 0, 1], [*(np.array(header.get_data_shape()[:3]) - 1), 1]]).T
@@ -189,7 +189,7 @@ class OnGridd(MapTransform):
 
     Args:
         keys: volumes.
-        grid_key: volume on whose grid they are wanted.
+        grid_key: volume that gives the grid.
         mode: of interpolation.
         allow_missing_keys: leave out what is not there.
     """

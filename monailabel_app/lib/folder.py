@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class DeskFolder(LocalDatastore):
-    """MONAI Label's store of files, whose writes a kill or a full disk cannot spoil.
+    """MONAI Label's store of files. A kill or a full disk cannot spoil what it writes.
 
     MONAI Label copies a new label onto the old one: a server that is killed there has lost both. An index that was cut in half
     keeps it from starting. Here files appear whole or not at all; at the start, an index or a label that cannot be read is named

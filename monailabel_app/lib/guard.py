@@ -173,7 +173,7 @@ def check_volume(upload: UploadFile, grid: str | None = None) -> None:
 
     Args:
         upload: the file; it stands at its beginning again afterwards.
-        grid: a scan whose grid it must have.
+        grid: a scan; it must have the same grid.
 
     Raises:
         HTTPException: 415 for another type of file, 413 for one that unpacks to too much, 422 for one that cannot be used.

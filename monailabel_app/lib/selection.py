@@ -33,10 +33,10 @@ class RandomScan(Strategy):
 
 
 class HighestFirst(Strategy):
-    """The unfinished scan whose figure is highest; scans without figures come after those that have some.
+    """The unfinished scan with the highest figure; scans without figures come after those that have some.
 
     Args:
-        family: whose figures.
+        family: of the models that gave the figures.
         figure: ``lesion_ml`` or ``uncertainty``, see `Analyst.figures`.
         description: for the viewer.
     """

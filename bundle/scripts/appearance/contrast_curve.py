@@ -38,7 +38,7 @@ class RandContrastCurve(Randomizable, Transform):
     `RandHistogramShift` keeps the order of intensities, and with it the contrast of a T1w. Not in the paper.
 
     Args:
-        knots: intensities whose new values are drawn, increasing, each about that of a tissue. 0 stays 0.
+        knots: increasing intensities, each about that of a tissue; their new values are drawn. 0 stays 0.
         contrasts: kinds of contrast to choose from, each with ``weight`` (relative frequency) and ``values`` (a range of new
             values for every knot).
         prob: probability that anything changes.

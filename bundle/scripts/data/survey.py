@@ -101,7 +101,7 @@ class Survey:
             yield case
 
     def guarded(self, transform: Callable) -> Callable:
-        """A transform of the current scan whose errors, a full disk for one, are noted, too. What was noted is not transformed."""
+        """A transform of the current scan. Its errors, a full disk for one, are noted, too. What was noted is not transformed."""
 
         def guarded(data: Any) -> Any:
             if self.number in self.unusable:

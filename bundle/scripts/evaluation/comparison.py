@@ -36,7 +36,7 @@ __all__ = ["Comparison", "Guest", "check_splits", "write_scores"]
 SIZES = ((1.0, "under 1 ml"), (10.0, "1 to 10 ml"), (np.inf, "over 10 ml"))
 LESION_MEASURES = ("auprc", "auprc_raw", "auroc", "pro", "best_dice")
 MEASURES = 3  # to be raised with what is measured, so that nothing from before is taken for it
-TOP = 0.01  # share of the brain whose mean score stands for the scan
+TOP = 0.01  # share of the brain; the mean score of these voxels stands for the scan
 
 
 Ground = tuple[

@@ -1,4 +1,4 @@
-"""Weights judged on scans whose truth is known: a row a scan, a table, a picture."""
+"""Weights judged on scans with a known truth: a row for each scan, a table, a picture."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class LesionMask(Transform):
         """
         Args:
             score: ``(1, X, Y, Z)``, not negative.
-            grid: volume whose grid the mask is wanted on; None for that of the score.
+            grid: volume that gives the grid of the mask; None for the grid of the score.
 
         Returns:
             uint8 mask.
@@ -157,7 +157,7 @@ class LesionMaskd(MapTransform):
         threshold: score above which a voxel is lesion.
         brain_key: brain mask.
         mask_key: where the mask goes.
-        grid_key: volume whose grid the mask is wanted on; None for that of the score.
+        grid_key: volume that gives the grid of the mask; None for the grid of the score.
 
     Raises:
         InputError: when there is no threshold.

@@ -40,7 +40,7 @@ class Record:
         diseased: whether it has a lesion.
         counts: see `count_voxels`, of the post-processed score.
         limits: by volume in ml, the lowest threshold at which no more than that is found; of healthy scans for validation alone.
-        person: whose scan it is; "" for the subject.
+        person: the person of the scan; "" for the subject.
     """
 
     subject: str

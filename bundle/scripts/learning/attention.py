@@ -23,7 +23,7 @@ class LesionAttention(Transform):
     alone. ``power=1`` lets every lesion count the same, ``power=0`` every voxel (paper).
 
     Args:
-        reference_ml: volume whose weight is 1.
+        reference_ml: volume with a weight of 1.
         power: 0 to 1.
         limits: of the weight.
         lesion_threshold: probability above which a voxel belongs to a lesion [paper's code: 0.2].

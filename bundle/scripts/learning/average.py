@@ -13,7 +13,7 @@ class AverageWeights:
     """Trainer handler: an exponential moving average of the weights, in one call for all of them.
 
     Args:
-        network: whose weights are averaged.
+        network: its weights are averaged.
         momentum: of the newest weights, in (0, 1].
 
     Attributes:

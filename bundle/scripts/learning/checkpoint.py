@@ -101,7 +101,7 @@ class TrainingCheckpoint:
     Args:
         path: file to write and to resume from.
         objects: what has a state: ``network``, optimizer, lr_scheduler.
-        evaluator: whose best metric is part of the state.
+        evaluator: its best metric is part of the state.
         losses: names of the losses of the trainer.
         every: epochs between checkpoints.
         seconds: at least this long between checkpoints; the end of the training writes one in any case.

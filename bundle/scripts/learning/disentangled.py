@@ -45,7 +45,7 @@ class Representation(nn.Module):
     """Stage 1: both contrasts of a person through all but the restorer, and every modality vector drawn with every anatomy.
 
     Args:
-        network: whose restorer stays out of it.
+        network: its restorer stays out of it.
         momentum: of the newest vectors in the mean vector.
     """
 

@@ -16,7 +16,7 @@ class ElboLoss(nn.Module):
         beta: weight of the divergence, per pixel; 0 makes a plain autoencoder of it.
         deviations: whether the network gives the standard deviation of the code, as MONAI's `AutoencoderKL` does, and not the
             logarithm of its variance, as `VarAutoEncoder` does.
-        power: of the error: 1, or 2, whose gradient grows with the error.
+        power: of the error: 1, or 2; the gradient of 2 grows with the error.
     """
 
     def __init__(self, beta: float, deviations: bool = False, power: float = 1.0) -> None:

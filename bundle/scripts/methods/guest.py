@@ -85,7 +85,7 @@ def _ready(
 ) -> Guest:
     """A guest whose weights lie in its folder, or else are shipped, or else are trained there first.
 
-    One that is `trained_as` another shares the folder of the other, whose settings count in the training.
+    One that is `trained_as` another shares the folder of the other. The settings of the other count in the training.
     """
 
     def guest(which: str, weights_of: str, **more: Any) -> Guest:
@@ -138,7 +138,7 @@ def train_method(
 
     Args:
         trainers: of its networks.
-        method: whose networks they train.
+        method: the method that has the networks.
         cases: prepared healthy scans.
         path: file of the weights.
         initial_weights: file of the weights that the first trainer begins with; None: those that the method has.

@@ -34,7 +34,7 @@ class Method(torch.nn.Module):
 
     Attributes:
         limits: by modality, what the score of healthy people rarely exceeds; scores are divided by it, so that 1 is the limit.
-            Empty for a method whose score stays as it is.
+            Empty where the score stays as it is.
     """
 
     def __init__(self, sees: Sequence[str] = (), priors: Sequence[str] = ()) -> None:

@@ -24,7 +24,7 @@ class ConformalLimit(CaseHandler):
 
     Args:
         output_dir: where to write.
-        checkpoint: weights, whose hash is written down.
+        checkpoint: weights; their hash is written down.
         settings: what shapes the score beside the weights; they are written down, too.
         smoothing, min_volume_ml: of the score chain.
         largest_ml: volume.

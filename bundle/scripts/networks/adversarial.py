@@ -55,7 +55,7 @@ class EncoderLoss(nn.Module):
     """izi_f: the drawn slice must look like the slice, and the critic must see the same in both.
 
     Args:
-        critic: a MONAI `Critic`, whose inner features are compared.
+        critic: a MONAI `Critic`; its inner features are compared.
         weight: of the features.
 
     References:

@@ -64,7 +64,7 @@ def elastix(
         moving_mask: where the moving scan counts; None for everywhere.
 
     Returns:
-        ITK's registration filter, whose transforms go from points of `fixed` to points of `moving`.
+        ITK's registration filter. Its transforms go from points of `fixed` to points of `moving`.
 
     Raises:
         InputError: when elastix gives up, as it does where the two do not overlap.

@@ -8,7 +8,7 @@ import torch
 
 __all__ = ["without_hot_voxels"]
 
-RANGE = (2.0, 97.0)  # percentiles of what is not background, of which hot voxels may be a hundredth
+RANGE = (2.0, 97.0)  # percentiles of what is not background; a hundredth of it may be hot voxels
 BEYOND = 1.0  # of that range, by which a voxel must lie outside of it
 APART = 1.0  # of that range, by which it must differ from the median of its neighbours
 COMPANY = 4  # neighbours that lie outside of it, too, make a vessel or a clip

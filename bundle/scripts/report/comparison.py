@@ -112,7 +112,7 @@ def comparison_report(output_dir: str | Path, test: Iterable[Mapping[str, Any]],
     Args:
         output_dir: of the comparison.
         test: prepared test scans.
-        viewed: number of diseased scans whose volumes are embedded, for a look in three planes.
+        viewed: number of diseased scans that are embedded as volumes, for a look in three planes.
 
     Returns:
         path of the page.

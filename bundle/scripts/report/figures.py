@@ -76,7 +76,7 @@ def contour(
 
 
 def centre_of(mask: np.ndarray) -> list[int]:
-    """The voxel whose three slices show most of a mask; the middle of the volume for an empty one."""
+    """The voxel at which three slices show most of a mask; the middle of the volume for an empty one."""
     if not mask.any():
         return [n // 2 for n in mask.shape]
     return [int(mask.sum(axis=tuple(i for i in range(3) if i != axis)).argmax()) for axis in range(3)]

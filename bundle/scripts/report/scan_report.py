@@ -152,13 +152,13 @@ class ScanReportd(MapTransform):
     Args:
         keys: score and lesion mask; the data also has ``modality``, ``mirror_transform``, the prepared ``scan``, and ``brain``,
             whose meta data tell how it was found.
-        source_key: the scan, whose file name is taken.
+        source_key: the scan; its file name is taken.
         healthy_key: the reconstruction, shown where there is one.
         regions_key: where the regions of an atlas are, if there are any.
-        atlas: whose regions they are, see `scripts.preprocessing.region_names`.
+        atlas: the atlas of the regions, see `scripts.preprocessing.region_names`.
         shown: lesions that the page shows in three planes, the largest first; 0 for no page.
         output_dir: where to write.
-        data_root_dir: folder of the inputs, whose sub-folders are kept below `output_dir`.
+        data_root_dir: folder of the inputs; its sub-folders are kept below `output_dir`.
         settings: what the result depends on, copied into the report.
     """
 

