@@ -7,6 +7,7 @@ from .checkpoint import BestWeights, TrainingCheckpoint, load_weights, read_weig
 from .diffusion import GaussianNoise, NoisePrepareBatch, PartialDiffusionInferer, PerlinNoise
 from .disentangled import PrepareContrasts, PrepareEdges, PreparePair, Representation, RepresentationLoss
 from .draws import DrawDataset, DrawSampler, Stream
+from .further import FurtherNetworks
 from .inferer import MixedPrecisionInferer
 from .losses import ContrastLoss, ReconstructionLoss, UNALoss
 from .progress import LossProgressBar
@@ -31,6 +32,7 @@ __all__ = [
     "ElboLoss",
     "FlowLikelihoods",
     "FlowLoss",
+    "FurtherNetworks",
     "GaussianNoise",
     "LesionAttention",
     "LesionAttentiond",
