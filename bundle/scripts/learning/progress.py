@@ -26,7 +26,8 @@ class LossProgressBar(ProgressBar):
 
         def newest(output) -> dict[str, float]:
             if not shown or engine.state.iteration % self.every == 0:
-                shown["loss"] = float(from_engine(["loss"], first=True)(output))
+                loss = from_engine(["loss"], first=True)(output)  # a tuple of one where the output was not decollated
+                shown["loss"] = float(loss[0] if isinstance(loss, tuple) else loss)
             return shown
 
         super().attach(engine, output_transform=newest)
