@@ -131,6 +131,7 @@ OTHER = {
         "max_minutes": 5.0,
         "checkpoint_seconds": 1.0,
         "compile": True,
+        "accumulation_steps": 2,
         "networks": {"fine": {"features": [8, 8, 8, 8], "fold": 1}},
     },
     "evaluate": {"validation_draws": 2},

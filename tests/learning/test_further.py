@@ -43,6 +43,41 @@ def test_a_twin_learns_what_the_network_learns_and_disturbs_nobody(train_config,
     assert moved[1] > 2 * moved[0] > 0  # at five times the learning rate
 
 
+def test_a_step_of_several_batches(train_config, tmp_path, sample_datalist, start):
+    # Two batches of one sample are a step of one batch of two.
+    one = train_config(
+        output_dir=str(tmp_path / "one"),
+        datalist=str(sample_datalist),
+        initial_weights=str(start),
+        batch_size=2,
+        iterations=2,
+        **OWN,
+    )
+    twin = {"twin": {"initial_weights": str(start)}}
+    two = train_config(
+        output_dir=str(tmp_path / "two"),
+        datalist=str(sample_datalist),
+        initial_weights=str(start),
+        networks=twin,
+        accumulation_steps=2,
+        iterations_per_epoch=4,
+        iterations=4,
+        **OWN,
+    )
+    weights = []
+    for parser in (one, two):
+        trainer = parser.get_parsed_content("train::trainer")
+        trainer.state.max_epochs = 1
+        trainer.run()
+        weights.append(parser.get_parsed_content("network").state_dict())
+    begun = torch.load(start, weights_only=True)
+    moves = [torch.cat([(state[key] - begun[key]).flatten() for key in begun]) for state in weights]
+    # Adam's steps have one length, so rounding turns the sign of weights without a gradient.
+    assert float(torch.nn.functional.cosine_similarity(*moves, dim=0)) > 0.98
+    further = parser.get_parsed_content("train::handlers::6").networks["twin"].state_dict()
+    assert apart(further, weights[1]) < 1e-6
+
+
 def test_they_are_resumed_with_the_training(train_config, tmp_path, sample_datalist, start):
     twin = {"initial_weights": str(start)}
     whole = train(train_config, tmp_path / "whole", sample_datalist, start, twin=twin)

@@ -72,15 +72,21 @@ class FurtherNetworks:
 
     def step(self, engine: Engine) -> None:
         inputs, target = self.prepare_batch(engine.state.batch, engine.state.device)
+        steps = (
+            engine.accumulation_steps
+        )  # as MONAI counts them: anew in every epoch, whose last step takes what is left
+        number = (engine.state.iteration - 1) % engine.state.epoch_length + 1
         share = self.leader.param_groups[0]["lr"] / self.rate
         for name, network in self.networks.items():
             optimizer = self.optimizers[name]
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[name] * share
             network.train()
-            optimizer.zero_grad(set_to_none=True)
-            self.loss(self.inferer(inputs, network), target).backward()
-            optimizer.step()
+            if number % steps == 1 or steps == 1:
+                optimizer.zero_grad(set_to_none=True)
+            (self.loss(self.inferer(inputs, network), target) / steps).backward()
+            if number % steps == 0 or number == engine.state.epoch_length:
+                optimizer.step()
             self.averages[name](engine)
 
     def save(self, engine: Engine) -> None:
