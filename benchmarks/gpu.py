@@ -22,11 +22,15 @@ SIZE = 160 if GPU else 48  # voxels of 1 mm for the fields
 END = 0.9
 
 
-def _omega(size: int, device: torch.device) -> torch.Tensor:
-    """An ellipsoid that fills the cube as a brain does."""
+def _radius(size: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Distance from the middle of a cube, 1 on an ellipsoid that fills it as a brain does."""
     axes = [torch.linspace(-1, 1, size, device=device)] * 3
     x, y, z = torch.meshgrid(*axes, indexing="ij")
-    return (x / 0.85) ** 2 + y**2 + (z / 0.8) ** 2 < 1
+    return ((x / 0.85) ** 2 + y**2 + (z / 0.8) ** 2).sqrt()
+
+
+def _omega(size: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    return _radius(size, device) < 1
 
 
 def _fields(omega: torch.Tensor):
@@ -45,7 +49,7 @@ def _seed(omega: torch.Tensor) -> torch.Tensor:
 
 def _correct() -> dict[str, float]:
     """Largest differences from a CPU in float64, and the mass that is left."""
-    here, there = _omega(SIZE, DEVICE), _omega(SIZE, torch.device("cpu"))
+    here, there = _omega(SIZE, DEVICE), _omega(SIZE)
     velocity, diffusivity = _fields(here)
     known_velocity, known_diffusivity = _fields(there)
     fields = max(float((one.cpu() - other).abs().max()) for one, other in zip(velocity, known_velocity))
@@ -89,15 +93,10 @@ def _eager(seed, omega, velocity, diffusivity) -> torch.Tensor:
 
 def _subject(size: int, voxel_size: float) -> dict:
     """A person of nested ellipsoids, prepared: label map and T1w."""
-    label = torch.zeros((1, size, size, size), dtype=torch.int64)
-    half = torch.arange(size)[:, None, None] < size // 2
+    label, radius = torch.zeros((1, size, size, size), dtype=torch.int64), _radius(size)[None]
+    half = (torch.arange(size) < size // 2)[:, None, None]
     for share, left, right in ((0.9, 24, 24), (0.84, 3, 42), (0.7, 2, 41), (0.2, 4, 43)):
-        inside = _omega(int(share * size), torch.device("cpu"))
-        first = (size - len(inside)) // 2
-        part = label[0, first : first + len(inside), first : first + len(inside), first : first + len(inside)]
-        part[inside] = torch.where(half.expand(size, size, size), left, right)[
-            : len(inside), : len(inside), : len(inside)
-        ][inside]
+        label = torch.where(radius < share, torch.where(half, left, right), label)
     values = torch.zeros(256)
     values[[24, 4, 43]], values[[3, 42]], values[[2, 41]] = 0.22, 0.57, 0.75
     affine = torch.diag(torch.tensor([voxel_size] * 3 + [1.0]).double())

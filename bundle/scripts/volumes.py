@@ -25,6 +25,7 @@ __all__ = [
     "VOLUME_ENDINGS",
     "FinerGridd",
     "OnGridd",
+    "at_partners",
     "on_grid",
     "read_volume",
     "same_grid",
@@ -141,6 +142,18 @@ def same_grid(one: MetaTensor, other: MetaTensor, tolerance: float = 0.01) -> bo
 def voxel_ml(volume: MetaTensor) -> float:
     """Volume of a voxel, ml."""
     return float(np.abs(np.linalg.det(np.asarray(volume.affine)[:3, :3]))) / 1000.0
+
+
+def at_partners(volume: MetaTensor, mirror_transform: np.ndarray, grid: MetaTensor) -> MetaTensor:
+    """What a volume has at the contralateral partner of each voxel of a grid.
+
+    Args:
+        volume: ``(C, X, Y, Z)``.
+        mirror_transform: 4x4 matrix on RAS mm that maps a point to its partner of the other side.
+        grid: see `on_grid`.
+    """
+    back = torch.linalg.inv(torch.as_tensor(np.asarray(mirror_transform), dtype=torch.float64))
+    return on_grid(MetaTensor(volume.as_tensor(), affine=back @ volume.affine.double()), grid)
 
 
 def on_grid(volume: MetaTensor, grid: MetaTensor, mode: str = "bilinear") -> MetaTensor:

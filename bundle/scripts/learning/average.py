@@ -6,6 +6,8 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from .checkpoint import plain
+
 __all__ = ["AverageWeights"]
 
 
@@ -22,7 +24,7 @@ class AverageWeights:
     """
 
     def __init__(self, network: nn.Module, momentum: float) -> None:
-        self.source = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+        self.source = plain(network)
         self.average = AveragedModel(self.source, multi_avg_fn=get_ema_multi_avg_fn(1.0 - momentum))
         self.network = self.average.module
 

@@ -26,7 +26,8 @@ def save_atomically(content: Any, path: str | Path) -> None:
         torch.save(content, partial)
 
 
-def _plain(module: Any) -> Any:
+def plain(module: Any) -> Any:
+    """The network inside of `DistributedDataParallel`, or what is given."""
     return module.module if isinstance(module, torch.nn.parallel.DistributedDataParallel) else module
 
 
@@ -88,7 +89,7 @@ class BestWeights:
 
     def __call__(self, engine: Engine) -> None:
         if engine.state.best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
-            save_atomically(_plain(self.network).state_dict(), self.path)
+            save_atomically(plain(self.network).state_dict(), self.path)
 
 
 class TrainingCheckpoint:
@@ -121,7 +122,7 @@ class TrainingCheckpoint:
         resume: bool = True,
     ) -> None:
         self.path = Path(path)
-        self.objects = {name: _plain(item) for name, item in objects.items()}
+        self.objects = {name: plain(item) for name, item in objects.items()}
         self.evaluator = evaluator
         self.losses = list(losses)
         self.every = every

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 from monai.inferers import Inferer
 
-from ..config import from_config
+from ..config import parse
 from ..errors import InputError
 from .average import AverageWeights
 from .checkpoint import save_atomically
@@ -54,15 +54,11 @@ class FurtherNetworks:
             raise InputError("--networks works in one process; leave it out, or train without torchrun")
         self.loss, self.inferer, self.prepare_batch, self.leader = loss, inferer, prepare_batch, optimizer
         self.folder = Path(folder)
-        self.rate = float(defaults["learning_rate"])
-        self.rates, self.networks, self.optimizers, self.averages = {}, {}, {}, {}
+        self.networks, self.optimizers, self.averages = {}, {}, {}
         for name, keys in networks.items():
-            keys = {**defaults, **keys}
-            self.rates[name] = float(keys["learning_rate"])
-            self.networks[name] = from_config("train.yaml", "network", keys)
-            self.optimizers[name] = torch.optim.AdamW(
-                self.networks[name].parameters(), self.rates[name], fused=keys["device"].type == "cuda"
-            )
+            own = parse(["train.yaml"], {**defaults, **keys})
+            self.networks[name] = own.get_parsed_content("network")
+            self.optimizers[name] = own.get_parsed_content("optimizer")
             self.averages[name] = AverageWeights(self.networks[name], momentum)
 
     def attach(self, engine: Engine) -> None:
@@ -72,17 +68,16 @@ class FurtherNetworks:
 
     def step(self, engine: Engine) -> None:
         inputs, target = self.prepare_batch(engine.state.batch, engine.state.device)
-        steps = (
-            engine.accumulation_steps
-        )  # as MONAI counts them: anew in every epoch, whose last step takes what is left
+        # As MONAI counts them: anew in every epoch, and the last step takes what is left.
+        steps = engine.accumulation_steps
         number = (engine.state.iteration - 1) % engine.state.epoch_length + 1
-        share = self.leader.param_groups[0]["lr"] / self.rate
+        share = self.leader.param_groups[0]["lr"] / self.leader.defaults["lr"]
         for name, network in self.networks.items():
             optimizer = self.optimizers[name]
             for group in optimizer.param_groups:
-                group["lr"] = self.rates[name] * share
+                group["lr"] = optimizer.defaults["lr"] * share
             network.train()
-            if number % steps == 1 or steps == 1:
+            if (number - 1) % steps == 0:
                 optimizer.zero_grad(set_to_none=True)
             (self.loss(self.inferer(inputs, network), target) / steps).backward()
             if number % steps == 0 or number == engine.state.epoch_length:

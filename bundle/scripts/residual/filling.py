@@ -14,7 +14,7 @@ from monai.utils import convert_to_tensor
 from scipy.ndimage import distance_transform_edt, generate_binary_structure, label
 
 from ..similarity import to_scale_of
-from ..volumes import on_grid
+from ..volumes import at_partners
 
 __all__ = ["FillLesion", "FillLesiond"]
 
@@ -68,7 +68,8 @@ class FillLesion(Transform):
                 healthy = (intact.as_tensor() > 0) & ~mask
                 part = SpatialCrop(roi_start=start, roi_end=end)(image)
                 other, usable = (
-                    self._partners(volume, image, part, mirror_transform) for volume in (scan, healthy.float())
+                    at_partners(MetaTensor(volume, affine=image.affine), mirror_transform, part).as_tensor()
+                    for volume in (scan, healthy.float())
                 )
                 around = (usable > 0.5) & healthy[box] & torch.from_numpy(away <= self.ring).to(scan.device)
                 lesions = label(inside, generate_binary_structure(3, 3))[0][tuple(nearest)]
@@ -87,12 +88,6 @@ class FillLesion(Transform):
         )
         factors = np.divide(here, there, out=np.ones_like(here), where=there > 0)
         return torch.from_numpy(np.clip(factors, *self.limits)[lesions]).float()[None].to(scan.device)
-
-    @staticmethod
-    def _partners(volume: torch.Tensor, image: MetaTensor, part: MetaTensor, transform: np.ndarray) -> torch.Tensor:
-        """What a volume on the grid of the scan has at the partners of the voxels of a part of it."""
-        back = torch.linalg.inv(torch.as_tensor(np.asarray(transform), dtype=torch.float64))
-        return on_grid(MetaTensor(volume, affine=back @ image.affine.double()), part).as_tensor()
 
 
 class FillLesiond(MapTransform):

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, SpatialCrop, generate_spatial_bounding_box
 
 from ..preprocessing import WindowCTd
-from ..volumes import on_grid
+from ..volumes import at_partners, on_grid
 
 __all__ = ["FineBlend", "FineBlendd"]
 
@@ -65,9 +65,7 @@ class FineBlend:
 
     @staticmethod
     def _blended(weights: MetaTensor, scan: MetaTensor, mirror_transform: np.ndarray) -> torch.Tensor:
-        # At the point x the mirror image has what the scan has at the partner of x.
-        to_partner = torch.linalg.inv(torch.as_tensor(mirror_transform, dtype=torch.float64))
-        partner = on_grid(MetaTensor(scan.as_tensor(), affine=to_partner @ scan.affine.double()), scan)
+        partner = at_partners(scan, mirror_transform, scan)
         sources = (scan.as_tensor(), partner.as_tensor(), torch.ones(1))
         images = []
         for first in range(0, len(weights), len(sources)):

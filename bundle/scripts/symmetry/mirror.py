@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,12 @@ def mid_plane_reflection(brain: torch.Tensor) -> np.ndarray:
     reflection = np.diag([-1.0, 1.0, 1.0, 1.0])
     reflection[0, 3] = 2.0 * float(right.median())
     return reflection
+
+
+def mirror_transform_of(data: Mapping[Hashable, Any], transform_key: str, brain_key: str) -> np.ndarray:
+    """The mirror transform of a case, 4x4 on RAS mm: the one it has, else `mid_plane_reflection` of its brain."""
+    given = data[transform_key] if transform_key in data else mid_plane_reflection(data[brain_key])
+    return np.asarray(given, dtype=np.float64)
 
 
 class Mirror(Transform):
@@ -101,8 +108,7 @@ class Mirrord(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
-        transform = d[self.transform_key] if self.transform_key in d else mid_plane_reflection(d[self.brain_key])
-        d[self.transform_key] = np.asarray(transform, dtype=np.float64)
+        transform = d[self.transform_key] = mirror_transform_of(d, self.transform_key, self.brain_key)
         pairs = list(self.key_iterator(d, self.mirrored_keys))
         # The volumes are stacked, since the weights of the interpolation are the same for all of them.
         stacked = torch.cat([convert_to_tensor(d[key], track_meta=False).float() for key, _ in pairs])

@@ -12,7 +12,7 @@ from monai.transforms import RandomizableTransform, create_grid
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
 from ..randomness import RandDictionaryTransform
-from .mirror import mid_plane_reflection
+from .mirror import mirror_transform_of
 
 __all__ = ["RandOneSided", "RandOneSidedd"]
 
@@ -70,5 +70,5 @@ class RandOneSidedd(RandDictionaryTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         key = self.keys[0]
-        plane = data[self.transform_key] if self.transform_key in data else mid_plane_reflection(data[self.brain_key])
+        plane = mirror_transform_of(data, self.transform_key, self.brain_key)
         return {**data, key: self.transform(data[key], plane)}
