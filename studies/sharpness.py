@@ -1,15 +1,16 @@
-"""How sharp what UNA draws is, on the working grid or blended on the scan's: ``PYTHONPATH=bundle python -m studies.sharpness D``.
+"""How sharp the healthy T1w is, enlarged or with the detail of the scan: ``PYTHONPATH=bundle python -m studies.sharpness D``.
 
 Of three patients whose T1w lies on the grid of their other scans, and of Colin27, ``D/sharpness.csv`` has for every scan:
 
-- ``intact``: PSNR (dB) of the intact scan against the scan itself outside of the lesion, in units of the scan's 99th percentile;
-- ``healthy``: PSNR and SSIM of the healthy T1w against the patient's real T1w outside of the lesion, brought to its scale by a
-  straight line;
+- ``psnr``, ``ssim``: of the healthy T1w against the patient's real T1w outside of the lesion, brought to its scale by a straight
+  line; PSNR in dB, of the real T1w's 99th percentile;
 - ``gradient``: mean size of the gradient of the healthy T1w there, as a share of that of the real T1w.
 
-``sharpness.png`` shows a scan a modality: the scan, the healthy T1w and the intact scan, before and after.
+``D/lesions.csv`` has the PSNR in a painted lesion of eight healthy people (`studies.quality`), whose T1w is the truth there.
+``sharpness.png`` shows a scan a modality: the scan, the healthy T1w before and after, and the real T1w.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -26,15 +27,14 @@ from monai.data import MetaTensor
 from scipy.ndimage import binary_dilation, binary_erosion
 from scripts.config import from_config
 from scripts.methods import Guest
-from scripts.residual import FineBlendd
+from scripts.residual import FineDetaild
 from scripts.similarity import ssim_map
 from scripts.volumes import on_grid, read_volume
 from tqdm import tqdm
 
 from . import SHARED
 from .frontier import LESIONS, MODALITY
-
-PREDICTIONS = ("pred_healthy", "pred_intact")
+from .quality import write_quality
 
 
 def cases() -> list[dict]:
@@ -79,44 +79,56 @@ def gradient(image: np.ndarray, where: np.ndarray) -> float:
     return float(np.linalg.norm(np.stack(np.gradient(image)), axis=0)[where].mean())
 
 
-def measured(drawn: dict[str, MetaTensor], scan: MetaTensor, t1: MetaTensor, where: np.ndarray) -> dict[str, float]:
+def measured(drawn: MetaTensor, t1: MetaTensor, where: np.ndarray) -> dict[str, float]:
     """The row of a way to draw."""
-    healthy, real = (np.asarray(volume[0], dtype=np.float64) for volume in (drawn[PREDICTIONS[0]], t1))
-    found, similar = fidelity(drawn[PREDICTIONS[0]], t1, where)
-    return {
-        "intact": fidelity(drawn[PREDICTIONS[1]], scan, where)[0],
-        "healthy": found,
-        "ssim": similar,
-        "gradient": gradient(line_fit(healthy, real, where), where) / gradient(real, where),
-    }
+    healthy, real = (np.asarray(volume[0], dtype=np.float64) for volume in (drawn, t1))
+    found, similar = fidelity(drawn, t1, where)
+    share = gradient(line_fit(healthy, real, where), where) / gradient(real, where)
+    return {"psnr": found, "ssim": similar, "gradient": share}
 
 
-def write_sharpness(folder: Path) -> pd.DataFrame:
-    """Write ``sharpness.csv`` and ``sharpness.png``."""
+def in_lesion(drawn: MetaTensor, t1: MetaTensor, where: np.ndarray, lesion: np.ndarray) -> float:
+    """PSNR in the lesion, dB, on the scale that fits the surroundings best."""
+    healthy, real = (np.asarray(volume[0], dtype=np.float64) for volume in (drawn, t1))
+    return psnr((line_fit(healthy, real, where) - real)[lesion], np.percentile(real[where], 99))
+
+
+def write_sharpness(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write ``sharpness.csv``, ``lesions.csv`` and ``sharpness.png``."""
     folder.mkdir(parents=True, exist_ok=True)
-    prepare, guest, fine = (
-        from_config("evaluation.yaml", "preparation", {}),
-        Guest("una", {}),
-        FineBlendd(PREDICTIONS),
-    )
-    rows, shown = [], {}
-    for case in tqdm(cases()):
-        data = prepare({"image": str(case["image"]), "modality": case["modality"], "subject": case["subject"]})
+    prepare, guest = from_config("evaluation.yaml", "preparation", {}), Guest("una", {})
+    detail = FineDetaild("pred_healthy")
+
+    def both_ways(image: Path, modality: str, subject: str, lesion: Path | None) -> tuple[dict, dict, np.ndarray]:
+        data = prepare({"image": str(image), "modality": modality, "subject": subject})
         data |= guest(data)
         scan = data["original"]
-        t1 = on_grid(read_volume(case["t1"]), scan)
-        where = healthy_region(on_grid(data["brain"], scan), case["lesion"])
-        ways = {
-            "working grid": {key: on_grid(data[key], scan) for key in PREDICTIONS},
-            "scan's grid": {key: value for key, value in fine(data).items() if key in PREDICTIONS},
-        }
-        for name, drawn in ways.items():
-            rows.append({"scan": case["subject"], "drawn": name, **measured(drawn, scan, t1, where)})
-        shown.setdefault(case["modality"], (case["subject"], scan, ways, t1))
+        ways = {"enlarged": on_grid(data["pred_healthy"], scan), "with detail": detail(data)["pred_healthy"]}
+        return data, ways, healthy_region(on_grid(data["brain"], scan), lesion)
+
+    rows, shown = [], {}
+    for case in tqdm(cases()):
+        data, ways, where = both_ways(case["image"], case["modality"], case["subject"], case["lesion"])
+        t1 = on_grid(read_volume(case["t1"]), data["original"])
+        rows += [{"scan": case["subject"], "drawn": name, **measured(drawn, t1, where)} for name, drawn in ways.items()]
+        shown.setdefault(case["modality"], (case["subject"], data["original"], *ways.values(), t1))
     table = pd.DataFrame(rows)
     table.to_csv(folder / "sharpness.csv", index=False)
     picture(shown, folder / "sharpness.png")
-    return table
+
+    quality, _ = write_quality(folder / "painted")
+    painted = []
+    for entry in tqdm(json.loads(quality.read_text())["test"]):
+        image, mask, healthy = (quality.parent / entry[key] for key in ("image", "lesion", "healthy"))
+        data, ways, where = both_ways(image, entry["modality"], entry["subject"], mask)
+        t1, lesion = read_volume(healthy), np.asarray(read_volume(mask)[0]) > 0.5
+        found = {name: in_lesion(drawn, t1, where, lesion) for name, drawn in ways.items()}
+        painted.append(
+            {"scan": entry["subject"], "scan itself": in_lesion(data["original"], t1, where, lesion), **found}
+        )
+    lesions = pd.DataFrame(painted)
+    lesions.to_csv(folder / "lesions.csv", index=False)
+    return table, lesions
 
 
 def draw_section(axes: plt.Axes, volume: MetaTensor, title: str, axis: int, share: float) -> None:
@@ -129,17 +141,17 @@ def draw_section(axes: plt.Axes, volume: MetaTensor, title: str, axis: int, shar
 
 
 def picture(shown: dict, path: Path) -> None:
-    titles = ("scan", "healthy, before", "healthy, now", "intact, before", "intact, now", "real T1w")
-    figure, panels = plt.subplots(len(shown), len(titles), figsize=(3 * len(titles), 3.4 * len(shown)), squeeze=False)
-    for row, (subject, scan, ways, t1) in zip(panels, shown.values()):
-        before, now = ways["working grid"], ways["scan's grid"]
-        volumes = (scan, before[PREDICTIONS[0]], now[PREDICTIONS[0]], before[PREDICTIONS[1]], now[PREDICTIONS[1]], t1)
+    titles = ("scan", "healthy T1w, enlarged", "healthy T1w, with detail", "real T1w")
+    figure, panels = plt.subplots(len(shown), len(titles), figsize=(4 * len(titles), 4.6 * len(shown)), squeeze=False)
+    for row, (subject, *volumes) in zip(panels, shown.values()):
         for axes, title, volume in zip(row, titles, volumes):
             draw_section(axes, volume, title, axis=2, share=0.52)
         row[0].set_ylabel(subject)
-    figure.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
+    figure.savefig(path, dpi=80, bbox_inches="tight", facecolor="white")
     plt.close(figure)
 
 
 if __name__ == "__main__":
-    print(write_sharpness(Path(sys.argv[1])).round(3).to_string(index=False))
+    table, lesions = write_sharpness(Path(sys.argv[1]))
+    print(table.round(3).to_string(index=False))
+    print(lesions.mean(numeric_only=True).round(2).to_string())

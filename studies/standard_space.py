@@ -37,7 +37,7 @@ from scripts.config import from_config
 from scripts.deformation.expansion import expansion_field
 from scripts.methods import Guest
 from scripts.preprocessing import AlignToRAS, tissue_labels
-from scripts.residual import FillLesion, FineBlendd
+from scripts.residual import FillLesion, FineDetaild
 from scripts.standard_space import TemplateMaps, load_template, register_to_template
 from scripts.volumes import on_grid, read_volume
 from tqdm import tqdm
@@ -101,17 +101,18 @@ def drawn_by_una(scan: MetaTensor, lesion: MetaTensor, file: Path) -> dict[str, 
     nib.save(nib.Nifti1Image(np.asarray(scan[0]), np.asarray(scan.affine)), file)
     data = from_config("evaluation.yaml", "preparation", {})({"image": str(file), "modality": "t1", "subject": "x"})
     guest, postprocessing = Guest("una", {}), from_config("evaluation.yaml", "postprocessing", {})
-    data = FineBlendd(("pred_healthy", "pred_intact"))({**data, **guest(data)})
+    data = FineDetaild("pred_healthy")({**data, **guest(data)})
+    intact = on_grid(data["pred_intact"], scan)
     found = postprocessing.mask(postprocessing(data["score"], data["brain"]), guest["threshold"], scan)
     fill, inside = FillLesion(2.0), scan > 0
     images = {
         "healthy T1w": data["pred_healthy"],
         "filled from the mirror": fill(on_grid(data["mirrored"], scan), scan, lesion),
-        "filled by UNA": fill(data["pred_intact"], scan, lesion),
-        "filled as found": fill(data["pred_intact"], scan, found),
+        "filled by UNA": fill(intact, scan, lesion),
+        "filled as found": fill(intact, scan, found),
         "mirror as found": fill(on_grid(data["mirrored"], scan), scan, found),
-        "filled by both": fill(data["pred_intact"], scan, lesion, data["mirror_transform"]),
-        "both as found": fill(data["pred_intact"], scan, found, data["mirror_transform"]),
+        "filled by both": fill(intact, scan, lesion, data["mirror_transform"]),
+        "both as found": fill(intact, scan, found, data["mirror_transform"]),
     }
     return {name: MetaTensor(image.as_tensor() * inside, affine=scan.affine) for name, image in images.items()}
 

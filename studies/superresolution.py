@@ -3,8 +3,8 @@
 Scans of 1 mm of three patients, whose T1w lies on the grid of their other scans, and of Colin27 are averaged over axial slices of
 5 mm. ``--result_spacing 1.0`` of `inferring` makes 1 mm of them again. ``superresolution.csv`` has for every scan and way:
 
-- ``scan``: what is drawn in the contrast of the scan (interpolated slices, intact scan) against the 1 mm scan;
-- ``T1w``: what is drawn as a T1w (interpolated slices, healthy T1w) against the 1 mm T1w of the same person.
+- ``scan``: the interpolated slices against the 1 mm scan;
+- ``T1w``: what is taken for a T1w (interpolated slices, healthy T1w) against the 1 mm T1w of the same person.
 
 Both as PSNR (dB) and SSIM outside of the lesion, after the best straight line of intensities.
 """
@@ -24,11 +24,11 @@ import torch
 from monai.data import MetaTensor
 from scripts.config import from_config
 from scripts.methods import Guest
-from scripts.residual import FineBlendd
+from scripts.residual import FineDetaild
 from scripts.volumes import FinerGridd, on_grid, read_volume
 from tqdm import tqdm
 
-from .sharpness import PREDICTIONS, cases, draw_section, fidelity, healthy_region
+from .sharpness import cases, draw_section, fidelity, healthy_region
 
 THICKNESS = 5  # mm
 
@@ -47,7 +47,7 @@ def write_superresolution(folder: Path) -> pd.DataFrame:
     folder.mkdir(parents=True, exist_ok=True)
     prepare, guest = from_config("evaluation.yaml", "preparation", {}), Guest("una", {})
     finer = FinerGridd("original", 1.0)
-    fine = FineBlendd(PREDICTIONS)
+    fine = FineDetaild("pred_healthy")
     rows, shown = [], {}
     for case in tqdm(cases()):
         scan, t1 = read_volume(case["image"]), on_grid(read_volume(case["t1"]), read_volume(case["image"]))
@@ -58,19 +58,19 @@ def write_superresolution(folder: Path) -> pd.DataFrame:
         data |= guest(data)
         interpolated = finer(data)
         where = healthy_region(on_grid(data["brain"], scan), case["lesion"])
-        drawn, cubic = fine(interpolated), interpolated["original"]
+        healthy, cubic = fine(interpolated)["pred_healthy"], interpolated["original"]
         ways = {
-            "slices, linear": (slices, slices),
-            "slices, cubic": (cubic, cubic),
-            "UNA on 2 mm": (data["pred_intact"], data["pred_healthy"]),
-            "UNA": (drawn["pred_intact"], drawn["pred_healthy"]),
+            "slices, linear": slices,
+            "slices, cubic": cubic,
+            "healthy T1w, enlarged": data["pred_healthy"],
+            "healthy T1w": healthy,
         }
-        for name, (own, as_t1) in ways.items():
-            row = {"scan": case["subject"], "way": name}
-            for target, image, truth in (("scan", own, scan), ("T1w", as_t1, t1)):
-                row[f"{target} PSNR"], row[f"{target} SSIM"] = fidelity(on_grid(image, scan), truth, where)
+        for name, image in ways.items():
+            row, drawn = {"scan": case["subject"], "way": name}, on_grid(image, scan)
+            for target, truth in (("scan", scan), ("T1w", t1)):
+                row[f"{target} PSNR"], row[f"{target} SSIM"] = fidelity(drawn, truth, where)
             rows.append(row)
-        shown.setdefault(case["modality"], (case["subject"], cubic, drawn, scan, t1))
+        shown.setdefault(case["modality"], (case["subject"], cubic, scan, healthy, t1))
     table = pd.DataFrame(rows)
     table.to_csv(folder / "superresolution.csv", index=False)
     picture(shown, folder / "superresolution.png")
@@ -78,12 +78,11 @@ def write_superresolution(folder: Path) -> pd.DataFrame:
 
 
 def picture(shown: dict, path: Path) -> None:
-    titles = ("slices of 5 mm", "intact scan", "scan of 1 mm", "healthy T1w", "T1w of 1 mm")
+    titles = ("slices of 5 mm", "scan of 1 mm", "healthy T1w of the slices", "T1w of 1 mm")
     figure, panels = plt.subplots(len(shown), len(titles), figsize=(3 * len(titles), 2.6 * len(shown)), squeeze=False)
-    for row, (subject, slices, drawn, scan, t1) in zip(panels, shown.values()):
-        volumes = (slices, drawn["pred_intact"], scan, drawn["pred_healthy"], t1)
+    for row, (subject, *volumes) in zip(panels, shown.values()):
         for axes, title, volume in zip(row, titles, volumes):
-            draw_section(axes, on_grid(volume, scan), title, axis=1, share=0.55)
+            draw_section(axes, on_grid(volume, volumes[1]), title, axis=1, share=0.55)
         row[0].set_ylabel(subject)
     figure.savefig(path, dpi=110, bbox_inches="tight", facecolor="white")
     plt.close(figure)

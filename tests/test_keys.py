@@ -125,7 +125,6 @@ OTHER = {
         "lambda_p": 3.0,
         "lambda_contrast": 0.0,
         "lambda_intact": 0.5,
-        "lambda_smooth": 0.1,
         "learning_rate": 2.0e-3,
         "val_interval": 2,
         "max_minutes": 5.0,

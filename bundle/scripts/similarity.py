@@ -6,23 +6,30 @@ import torch
 from monai.metrics.regression import compute_ssim_and_cs
 from torch.nn.functional import pad
 
-__all__ = ["ssim_map", "to_scale_of"]
+__all__ = ["scale_factor", "ssim_map", "to_scale_of"]
 
 SAMPLES = 1_000_000  # voxels that tell the factor between two images
 
 
-def to_scale_of(image: torch.Tensor, reference: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Multiply an image by the one factor that brings it to the scale of another of its contrast: the median ratio.
+def scale_factor(image: torch.Tensor, reference: torch.Tensor, where: torch.Tensor) -> float:
+    """The factor that brings an image to the scale of another of its contrast: the median ratio, 1 where nothing can be compared.
 
     Args:
         image, reference: same shape, not negative.
         where: mask of the voxels to compare, most of them healthy.
     """
-    counted = ((where > 0) & (image > 0.1 * image.max()) & (reference > 0)).flatten().nonzero()[:, 0]
+    counted = ((where > 0) & (image > 0) & (reference > 0)).flatten().nonzero()[:, 0]
     if not len(counted):
-        return image
+        return 1.0
     chosen = counted[:: max(1, len(counted) // SAMPLES)]
-    return image * float((reference.flatten()[chosen] / image.flatten()[chosen]).median())
+    values, wanted = image.flatten()[chosen], reference.flatten()[chosen]
+    bright = values > 0.1 * values.median()  # the ratio of what is dark is noise
+    return float((wanted[bright] / values[bright]).median())
+
+
+def to_scale_of(image: torch.Tensor, reference: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """The image multiplied by its `scale_factor`."""
+    return image * scale_factor(image, reference, where)
 
 
 def ssim_map(one: torch.Tensor, other: torch.Tensor, window: int, sigma: float) -> torch.Tensor:

@@ -31,7 +31,7 @@ def _archive(analyst: Analyst, image: str, uri: str, label: str | None, modality
         "original": scan.clone(),
         "lesion": analyst.lesion(analysis, analyst["scores"][0]),
         "pred_healthy": analyst.healthy(analysis),
-        "pred_intact": on_grid(analyst["fine"](analysis)["pred_intact"], scan),
+        "pred_intact": on_grid(analysis["pred_intact"], scan),
         "subject": image,
     }
     case["original"].meta["filename_or_obj"] = image

@@ -4,9 +4,7 @@ import math
 
 import pytest
 import torch
-from scripts.errors import InputError
 from scripts.learning import ContrastLoss, ReconstructionLoss, UNALoss
-from scripts.learning.losses import roughness
 
 SHAPE = (1, 1, 4, 4, 4)
 
@@ -112,28 +110,3 @@ def test_total_is_the_weighted_sum():
         total = UNALoss(reconstruction, contrast, weight, intact)(pred, target)
         torch.testing.assert_close(total, parts[0] + weight * parts[1] + intact * parts[2])
     assert parts[1] > 0 and parts[2] > 0
-
-
-def test_rough_weights_cost_what_their_steps_are():
-    # One plane of 16 voxels is 0.5 higher: of 48 pairs of neighbours along the first axis 16 (at its border) or 32 differ.
-    weights = torch.cat([volume(), volume()], dim=1)
-    weights[:, 0, 1] = 0.5
-    assert float(roughness(weights, volume(1.0))) == pytest.approx(0.5 * 32 / (48 * 2))
-    weights[:, 0, 1], weights[:, 0, 0] = 0.0, 0.5
-    assert float(roughness(weights, volume(1.0))) == pytest.approx(0.5 * 16 / (48 * 2))
-    # Outside of the brain nothing counts, nor does the step at its surface.
-    brain = volume(1.0)
-    brain[:, :, 0] = 0.0
-    assert roughness(weights, brain) == 0.0
-    with pytest.raises(InputError, match="lambda_smooth"):
-        roughness(weights[:, :0], brain)
-
-
-def test_the_total_has_the_roughness_of_the_weights():
-    generator = torch.Generator().manual_seed(2)
-    target = {key: torch.rand(SHAPE, generator=generator) for key in ("healthy", "intact", "scan", "mirrored")}
-    target |= {"anomaly": volume(), "mirrored_anomaly": volume(), "diseased": HEALTHY, "brain": volume(1.0)}
-    target["attention"] = volume(1.0)
-    pred = torch.rand((1, 8, 4, 4, 4), generator=generator)
-    plain, smooth = (UNALoss(ReconstructionLoss(), ContrastLoss(), lambda_smooth=s)(pred, target) for s in (0.0, 0.5))
-    torch.testing.assert_close(smooth - plain, 0.5 * roughness(pred[:, 2:], target["brain"]))

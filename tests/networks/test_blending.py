@@ -34,25 +34,6 @@ def test_each_output_has_weights_of_its_own():
         assert network.fold_in.weight.grad.abs().sum() > 0
 
 
-def test_the_output_is_the_blend_of_the_input_by_the_weights():
-    network = BlendingUNet(features=FEATURES).eval()
-    with torch.no_grad():
-        network.bias.copy_(torch.tensor([0.1, -0.2]))
-    x = torch.rand(2, 2, 16, 16, 16)
-    weights = network.blend_weights(x)
-    sources = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-    by_hand = torch.stack([(weights[:, :3] * sources).sum(1), (weights[:, 3:] * sources).sum(1)], dim=1)
-    torch.testing.assert_close(network(x), by_hand)
-    network.with_weights = True
-    torch.testing.assert_close(network(x), torch.cat([by_hand, weights], dim=1))
-    network.with_weights = False
-    # The bias belongs to the weight of the constant: without a scan it is all that is left of a network that says nothing.
-    with torch.no_grad():
-        network.unet.output_block.conv.conv.weight.zero_()
-        network.unet.output_block.conv.conv.bias.zero_()
-    torch.testing.assert_close(network(x)[:, :, 0, 0, 0], torch.tensor([[0.1, -0.2]] * 2))
-
-
 def test_a_network_without_mirrored_input_and_without_folding():
     network = BlendingUNet(in_channels=1, features=FEATURES, fold=1).eval()
     assert network(torch.rand(1, 1, 8, 12, 8)).shape == (1, 2, 8, 12, 8)

@@ -124,7 +124,9 @@ def test_one_factor_from_the_healthy_voxels():
     scan[:, :6, :10, :10] = 0.1  # a lesion in 7 % of the brain does not bend it
     matched = to_scale_of(healthy, scan, torch.ones_like(scan))
     torch.testing.assert_close(matched, 1.7 * healthy)
-    assert to_scale_of(healthy, scan, torch.zeros_like(scan)) is healthy
+    torch.testing.assert_close(to_scale_of(healthy, scan, torch.zeros_like(scan)), healthy)
+    healthy[0, 0, 0, 0] = 65535.0  # a hot voxel is not the scale
+    torch.testing.assert_close(to_scale_of(healthy, scan, torch.ones_like(scan)), 1.7 * healthy)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ..errors import InputError
 from ..fluid import LESION_THRESHOLD
 
 __all__ = ["ContrastLoss", "ReconstructionLoss", "UNALoss"]
@@ -124,8 +123,6 @@ class UNALoss(nn.Module):
         contrast: Eq. 8.
         lambda_contrast: weight of Eq. 8 [paper: 2]; 0 leaves it out.
         lambda_intact: weight of the intact scan [paper: 0]; 0 leaves it out.
-        lambda_smooth: weight of the mean absolute difference between the blend weights of neighbours, in the brain [paper: 0]. Only
-            smooth weights may be interpolated to a finer grid (`FineBlend`). It needs a `BlendingUNet` with ``with_weights``.
     """
 
     def __init__(
@@ -134,19 +131,17 @@ class UNALoss(nn.Module):
         contrast: ContrastLoss,
         lambda_contrast: float = 2.0,
         lambda_intact: float = 1.0,
-        lambda_smooth: float = 0.0,
     ) -> None:
         super().__init__()
         self.reconstruction = reconstruction
         self.contrast = contrast
         self.lambda_contrast = lambda_contrast
         self.lambda_intact = lambda_intact
-        self.lambda_smooth = lambda_smooth
 
     def forward(self, pred: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """
         Args:
-            pred: ``(B, 2, X, Y, Z)`` healthy T1w and intact scan; further channels are blend weights.
+            pred: ``(B, 2, X, Y, Z)`` healthy T1w and intact scan.
             target: items ``healthy``, ``intact``, ``anomaly``, ``attention``, ``mirrored_anomaly``, ``scan``, ``mirrored`` and
                 ``brain``, each ``(B, 1, X, Y, Z)``, and ``diseased`` ``(B,)``.
         """
@@ -159,26 +154,4 @@ class UNALoss(nn.Module):
             )
         if self.lambda_intact:
             loss = loss + self.lambda_intact * self.reconstruction(intact, target["intact"], *weighing)
-        if self.lambda_smooth:
-            loss = loss + self.lambda_smooth * roughness(pred[:, 2:], target["brain"])
         return loss
-
-
-def roughness(weights: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of neighbours in the brain, summed over the axes.
-
-    Args:
-        weights: ``(B, C, X, Y, Z)``.
-        brain: mask ``(B, 1, X, Y, Z)``.
-
-    Raises:
-        InputError: when there are no weights.
-    """
-    if not weights.shape[1]:
-        raise InputError("lambda_smooth needs a network that gives its blend weights; set it to 0 for this one")
-    total = weights.sum() * 0.0
-    for axis in (2, 3, 4):
-        n = weights.shape[axis] - 1
-        inside = brain.narrow(axis, 0, n) * brain.narrow(axis, 1, n)
-        total = total + (inside * weights.diff(dim=axis).abs()).sum() / (inside.sum() * weights.shape[1]).clamp(min=1)
-    return total

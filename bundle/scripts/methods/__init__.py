@@ -4,13 +4,12 @@ from .features import PatchCore, coreset
 from .guest import Guest, MethodScored, SideBySide, guests, train_method
 from .intensity import Contralateral, GaussianAtlas, IntensityThreshold, equalized_intensity
 from .method import GIVEN, Method
-from .reconstruction import BlendedReconstruction, Reconstruction, ScoreMap
+from .reconstruction import Reconstruction, ScoreMap
 from .slice_flow import SliceFlow
 from .una_calibration import ConformalLimit
 
 __all__ = [
     "GIVEN",
-    "BlendedReconstruction",
     "ConformalLimit",
     "Contralateral",
     "GaussianAtlas",

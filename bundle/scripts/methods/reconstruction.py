@@ -14,7 +14,7 @@ from monai.utils import convert_to_tensor
 from ..slices import AxialSlices, WholeVolume
 from .method import Method
 
-__all__ = ["BlendedReconstruction", "Reconstruction", "ScoreMap"]
+__all__ = ["Reconstruction", "ScoreMap"]
 
 
 class _Networked(Method):
@@ -105,24 +105,6 @@ class Reconstruction(_Networked):
         with torch.no_grad():
             drawn = self.predict(case)[self.outputs.index("pred_healthy")][None]
         return MetaTensor(drawn, meta=dict(case["scan"].meta))
-
-
-class BlendedReconstruction(Reconstruction):
-    """A `Reconstruction` by a `BlendingUNet`, whose maps have the ``weights`` of scan, mirror image and constant, too: with them
-    `scripts.residual.FineBlend` draws the healthy T1w and the intact scan on the grid of the scan.
-
-    A network that draws, such as the paper's, has no weights, and one without mirrored input has too few.
-    """
-
-    def named(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
-        if not hasattr(self.network, "blend_weights") or len(self.input_keys) != 2:
-            return super().named(case)
-        meta = dict(case["scan"].meta)
-        found = self.predict(case, self.network.blend_weights)
-        seen = torch.cat([convert_to_tensor(case[key], track_meta=False) for key in self.input_keys]).float()
-        images = zip(self.outputs, self.network.blend(found[None], seen[None])[0], strict=True)
-        named = {name: MetaTensor(values[None], meta=meta) for name, values in images}
-        return {**named, "weights": MetaTensor(found, meta=meta)}
 
 
 class ScoreMap(_Networked):

@@ -32,11 +32,9 @@ class BlendingUNet(nn.Module):
         features: of the UNet's levels, each half as fine as the one before [paper: 64 in the first].
         fold: edge of the blocks, voxels [paper: 1].
         groups: of the group normalization [paper: 8].
-        with_weights: whether the weights follow the images in the output. A loss that wants them smooth needs them.
 
     Shape:
-        ``(B, in_channels, X, Y, Z)`` to ``(B, 2, X, Y, Z)``, or to ``(B, 2 + 2 * (in_channels + 1), X, Y, Z)`` with weights;
-        X, Y, Z are multiples of ``fold * 2^(len(features) - 1)``.
+        ``(B, in_channels, X, Y, Z)`` to ``(B, 2, X, Y, Z)``; X, Y, Z are multiples of ``fold * 2^(len(features) - 1)``.
     """
 
     def __init__(
@@ -45,10 +43,8 @@ class BlendingUNet(nn.Module):
         features: Sequence[int] = (32, 64, 128, 256),
         fold: int = 2,
         groups: int = 8,
-        with_weights: bool = False,
     ) -> None:
         super().__init__()
-        self.with_weights = with_weights
         self.sources = in_channels + 1
         levels, folded, weights = len(features), self.sources * fold**3, 2 * self.sources * fold**3
         self.with_constant = nn.ConstantPad3d((0, 0, 0, 0, 0, 0, 0, 1), 1.0)
@@ -68,21 +64,8 @@ class BlendingUNet(nn.Module):
         self.fold_out = nn.ConvTranspose3d(weights, 2 * self.sources, fold, stride=fold, bias=False)
         self.bias = nn.Parameter(torch.zeros(2))
 
-    def blend_weights(self, x: torch.Tensor) -> torch.Tensor:
-        """By output the weight of each source in every voxel, the constant last: ``(B, 2 * sources, X, Y, Z)``."""
-        weights = self.fold_out(self.unet(self.fold_in(self.with_constant(x))))
-        bias = torch.zeros_like(weights[:1])
-        bias[:, self.sources - 1 :: self.sources] = self.bias.view(1, 2, 1, 1, 1)
-        return weights + bias
-
-    def blend(self, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """The output for weights of `blend_weights`, and the input to which they belong."""
-        sources = self.with_constant(x)
-        return torch.cat(
-            [(part * sources).sum(dim=1, keepdim=True) for part in weights.split(self.sources, dim=1)], dim=1
-        )
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weights = self.blend_weights(x)
-        images = self.blend(weights, x)
-        return torch.cat([images, weights], dim=1) if self.with_weights else images
+        sources = self.with_constant(x)
+        weights = self.fold_out(self.unet(self.fold_in(sources)))
+        images = [(part * sources).sum(dim=1, keepdim=True) for part in weights.split(self.sources, dim=1)]
+        return torch.cat(images, dim=1) + self.bias.view(1, 2, 1, 1, 1)

@@ -3,7 +3,7 @@
 from .connected import connected_score
 from .contrast import MatchContrast, MatchContrastd
 from .filling import FillLesion, FillLesiond
-from .fine_blend import FineBlend, FineBlendd
+from .fine_detail import FineDetail, FineDetaild
 from .measures import Absolute, Dissimilarity, Fusion, Mahalanobis, Perceptual, Product, Residuald, Squared
 from .scan_error import scan_error
 from .score import AnomalyScored, Calibration, difference, load_calibration
@@ -15,8 +15,8 @@ __all__ = [
     "Dissimilarity",
     "FillLesion",
     "FillLesiond",
-    "FineBlend",
-    "FineBlendd",
+    "FineDetail",
+    "FineDetaild",
     "Fusion",
     "Mahalanobis",
     "MatchContrast",
