@@ -5,8 +5,12 @@ import json
 import numpy as np
 import pytest
 from monai.transforms import Orientation
+from scipy.ndimage import binary_erosion
+from scripts.config import from_config
 from scripts.data import CropToBraind, ReadVolumesd
 from scripts.fluid import RandFluidAnomaly, divergence, random_diffusivity, random_velocity, simulate, traced_seed
+from scripts.methods import Guest
+from scripts.volumes import on_grid, read_volume
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +78,28 @@ def test_the_generator_takes_real_subjects(shared_data, tmp_path, folder, genera
         assert both.sum() > 0.75 * brain.sum()  # the partner lies on the brain
         lesions += bool((anomaly > 0.2).any())
     assert lesions >= 4
+
+
+def test_the_healthy_t1w_of_a_real_t2w_has_its_detail(shared_data):
+    folder = shared_data / "ms_mni_patient07"
+    case = from_config("evaluation.yaml", "preparation", {})(
+        {"image": str(folder / "t2.nii.gz"), "modality": "t2", "subject": "x"}
+    )
+    case |= Guest("una", {})(case)
+    grid = case["original"]
+    real = on_grid(read_volume(folder / "t1.nii.gz"), grid).numpy()[0].astype(float)
+    inside = binary_erosion(on_grid(case["brain"], grid).numpy()[0] > 0.5, iterations=2)
+
+    def steepness(values: np.ndarray) -> float:
+        return np.linalg.norm(np.gradient(values), axis=0)[inside].mean()
+
+    errors, shares = [], []
+    for drawn in (on_grid(case["pred_healthy"], grid), from_config("inference.yaml", "fine", {})(case)["pred_healthy"]):
+        values = drawn.numpy()[0].astype(float)
+        slope, shift = np.polyfit(values[inside], real[inside], 1)
+        fitted = slope * values + shift
+        errors.append(np.sqrt(((fitted - real)[inside] ** 2).mean()))
+        shares.append(steepness(fitted) / steepness(real))
+    # It is sharper, and it is nearer to the T1w of the same person.
+    assert shares[0] < 0.5 and 0.6 < shares[1] < 1.0
+    assert errors[1] < 0.95 * errors[0]
