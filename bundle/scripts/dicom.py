@@ -177,15 +177,10 @@ def _by_value(images: Images, keyword: str, drift: float) -> dict[str, Images]:
     if any(value is None for value in values):
         return {}
     numbers = np.concatenate(values)
-    known = np.unique(numbers)
-    steps = np.diff(known) > drift * np.abs(known[1:]) + 1e-9
-    group = np.concatenate([[0], np.cumsum(steps)])
-    of = {float(value): int(number) for value, number in zip(known, group)}
-    names = {int(number): f"{known[group == number][0]:g}" for number in np.unique(group)}
-    parts: dict[str, Images] = {name: [] for name in names.values()}
-    for image, value in zip(images, numbers):
-        parts[names[of[float(value)]]].append(image)
-    return parts
+    order = np.argsort(numbers, kind="stable")
+    steps = np.diff(numbers[order]) > drift * np.abs(numbers[order][1:]) + 1e-9
+    parts = np.split(order, np.flatnonzero(steps) + 1)
+    return {f"{numbers[part[0]]:g}": [images[i] for i in sorted(part)] for part in parts}
 
 
 def _places(images: Images) -> list[Images]:

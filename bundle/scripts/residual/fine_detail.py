@@ -52,7 +52,7 @@ class FineDetail(Transform):
         width: float = 0.8,
         ridge: float = 1e-4,
         unusual: float = 3.0,
-        patch: float = 2.0,
+        patch: float = 4.0,
         turns: int = 3,
     ) -> None:
         self.degree = degree
@@ -117,7 +117,7 @@ class FineDetail(Transform):
         return found
 
     def _trust(self, misfit: torch.Tensor, mask: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
-        averaged = _smooth(misfit, self.patch, spacing)
+        averaged = _smooth(misfit, self.patch, spacing) / _smooth(mask, self.patch, spacing).clamp(min=1e-3)
         limit = self.unusual * 1.4826 * float(averaged[mask > 0].abs().median()) + 1e-6
         return (1.0 - (averaged / limit) ** 2).clamp(min=0.0) ** 2 * mask
 
