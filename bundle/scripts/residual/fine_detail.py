@@ -20,7 +20,7 @@ __all__ = ["FineDetail", "FineDetaild"]
 
 
 class FineDetail(Transform):
-    """Bring images that a network drew from a scan to the grid of the scan, with the detail of the scan.
+    """Bring an image that a network drew from a scan to the grid of the scan, with the detail of the scan.
 
     Around every voxel the drawn image is fitted by a polynomial of the scan, as in a guided filter. The same polynomial of the
     finer scan has the detail of the scan, and the contrast of the drawn image: a T2w gives a T1w its detail. What the polynomial
@@ -66,24 +66,23 @@ class FineDetail(Transform):
     def __call__(self, drawn: MetaTensor, image: MetaTensor, prepared: MetaTensor, brain: MetaTensor) -> MetaTensor:
         """
         Args:
-            drawn: ``(C, X', Y', Z')`` on the coarse grid.
+            drawn: ``(1, X', Y', Z')`` on the coarse grid.
             image: the scan on its own grid, ``(1, X, Y, Z)``, background 0, a CT cut to its window.
             prepared: the scan that the network saw, ``(1, X', Y', Z')`` in [0, 1].
             brain: mask on the coarse grid.
 
         Returns:
-            ``(C, X, Y, Z)``, on the scale of what was drawn, 0 outside of the brain.
+            ``(1, X, Y, Z)``, on the scale of what was drawn, not negative, 0 outside of the brain.
         """
         inside = on_grid(brain, image) > 0.5
-        found = torch.zeros((len(drawn), *image.shape[1:]), device=image.device)
+        found = torch.zeros(image.shape, device=image.device)
         if bool(inside.any()) and bool((brain > 0.5).any()):
             start, end = generate_spatial_bounding_box(inside.as_tensor())
             crop = SpatialCrop(roi_start=start, roi_end=end)
             within = crop(inside).as_tensor()
             scan = (crop(image).clamp(min=0.0) * self._factor(image, prepared, brain)).clamp(max=1.0)
-            box = tuple(map(slice, start, end))
-            for number, terms in enumerate(self._terms(drawn, prepared, brain)):
-                found[(number, *box)] = (self._drawn(terms, scan) * within)[0]
+            terms = self._terms(drawn, prepared, brain)
+            found[(slice(None), *map(slice, start, end))] = self._drawn(terms, scan) * within
         return MetaTensor(found, meta=dict(image.meta))
 
     @staticmethod
@@ -93,30 +92,28 @@ class FineDetail(Transform):
         return scale_factor(seen, prepared.as_tensor(), (brain.as_tensor() > 0.5) & (prepared.as_tensor() < 0.95))
 
     def _drawn(self, terms: MetaTensor, scan: MetaTensor) -> torch.Tensor:
-        """The polynomial of the scan; its coefficients ``(degree + 1, X', Y', Z')`` are interpolated one by one, to save memory."""
+        """The polynomial of the scan; its coefficients are interpolated one by one, to save memory."""
         values, total = scan.as_tensor(), 0.0
         for term in reversed(terms.split(1)):  # Horner's scheme
             total = total * values + on_grid(MetaTensor(term.as_tensor(), affine=terms.affine), scan).as_tensor()
         return total.clamp(min=0.0)
 
-    def _terms(self, drawn: MetaTensor, prepared: MetaTensor, brain: MetaTensor) -> list[MetaTensor]:
-        """By channel the coefficients of the scan's powers; the constant has what is left over, too."""
+    def _terms(self, drawn: MetaTensor, prepared: MetaTensor, brain: MetaTensor) -> MetaTensor:
+        """Coefficients of the scan's powers, ``(degree + 1, X', Y', Z')``; the constant has what is left over, too."""
         spacing = affine_to_spacing(prepared.affine).tolist()
         scan, mask = prepared.as_tensor()[None].float(), (brain.as_tensor()[None] > 0.5).float()
         powers = torch.cat([scan**power for power in range(self.degree + 1)], dim=1)
         basis = _smooth(powers * mask, self.width, spacing) / _smooth(mask, self.width, spacing).clamp(min=1e-3)
-        found = []
-        for channel in drawn.as_tensor()[:, None, None].float():
-            trust = mask
-            for _ in range(self.turns):
-                terms, misfit = self._fit(basis, channel, trust, mask, spacing)
-                trust = self._trust(misfit, mask, spacing)
-            terms = terms * trust
-            terms[:, :1] += channel - trust * (channel - misfit)
-            found.append(MetaTensor(terms[0], affine=prepared.affine))
-        return found
+        target, trust = drawn.as_tensor()[None].float(), mask
+        for _ in range(self.turns):
+            terms, misfit = self._fit(basis, target, trust, mask, spacing)
+            trust = self._trust(misfit, mask, spacing)
+        terms = terms * trust
+        terms[:, :1] += target - trust * (target - misfit)
+        return MetaTensor(terms[0], affine=prepared.affine)
 
     def _trust(self, misfit: torch.Tensor, mask: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
+        """How far the scan explains what was drawn, in [0, 1]."""
         averaged = _smooth(misfit, self.patch, spacing) / _smooth(mask, self.patch, spacing).clamp(min=1e-3)
         limit = self.unusual * 1.4826 * float(averaged[mask > 0].abs().median()) + 1e-6
         return (1.0 - (averaged / limit) ** 2).clamp(min=0.0) ** 2 * mask
@@ -184,10 +181,7 @@ class FineDetaild(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
-        keys = list(self.key_iterator(d))
-        if keys:
+        for key in self.key_iterator(d):
             image = self.window({"image": d[self.image_key], "modality": d[self.modality_key]})["image"]
-            drawn = MetaTensor(torch.cat([d[key].as_tensor() for key in keys]), affine=d[self.prepared_key].affine)
-            fine = self.detail(drawn, image, d[self.prepared_key], d[self.brain_key])
-            d |= {key: fine[n : n + 1] for n, key in enumerate(keys)}
+            d[key] = self.detail(d[key], image, d[self.prepared_key], d[self.brain_key])
         return d
