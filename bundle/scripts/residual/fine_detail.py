@@ -103,7 +103,7 @@ class FineDetail(Transform):
         spacing = affine_to_spacing(prepared.affine).tolist()
         scan, mask = prepared.as_tensor()[None].float(), (brain.as_tensor()[None] > 0.5).float()
         powers = torch.cat([scan**power for power in range(self.degree + 1)], dim=1)
-        basis = _smooth(powers * mask, self.width, spacing) / _smooth(mask, self.width, spacing).clamp(min=1e-3)
+        basis = _smooth(powers * mask, self.width, spacing)  # the drawn brain fades at its surface, too
         target, trust = drawn.as_tensor()[None].float(), mask
         for _ in range(self.turns):
             terms, misfit = self._fit(basis, target, trust, mask, spacing)
