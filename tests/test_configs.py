@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow, load
 from monai.data import MetaTensor
 from scripts import config
 from scripts.methods import Guest
+from scripts.residual import FineDetaild
 
 CONFIGS = ROOT / "bundle/configs"
 
@@ -317,3 +318,16 @@ def test_transforms_import_from_another_project(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 0.2 < float(done.stdout.split()[-1]) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "sharp"),
+    [
+        ({}, True),
+        ({"method_settings": {"sharp": False}}, False),
+        ({"bias_correction": True}, False),
+        ({"method": "vae"}, False),
+    ],
+)
+def test_detail_is_drawn_for_methods_that_ask_for_it(changed, sharp):
+    assert isinstance(config.from_config("inference.yaml", "fine", changed), FineDetaild) == sharp
