@@ -16,9 +16,9 @@ from scripts.config import from_config
 from scripts.data import find_scans
 from scripts.methods import Guest
 from scripts.residual import FineDetaild
+from scripts.residual.fine_detail import prepared_factor
 from scripts.residual.scan_error import scan_error
 from scripts.residual.score import difference
-from scripts.similarity import scale_factor
 from scripts.volumes import on_grid, read_volume
 from skimage.morphology import reconstruction
 from sklearn.metrics import average_precision_score, precision_recall_curve
@@ -48,8 +48,7 @@ def rows_of(scan: dict, prepare, una: Guest) -> list[dict]:
 
     inside = on_grid(brain, original)[0].numpy() > 0.5
     truth = on_grid(read_volume(scan["lesion"]), original, "nearest")[0].numpy()[inside] > 0.5
-    factor = scale_factor(on_grid(original, data["scan"]), data["scan"], (brain > 0.5) & (data["scan"] < 0.95))
-    sharp = (original.as_tensor() * factor).clamp(0.0, 1.0)
+    sharp = (original.as_tensor() * prepared_factor(original, data["scan"], brain)).clamp(0.0, 1.0)
     smooth, unit = (on_grid(volume, original).as_tensor() for volume in (expected, usual))
     detailed = FineDetaild("expected")(data)["expected"].as_tensor()
 

@@ -19,6 +19,12 @@ from ..volumes import on_grid
 __all__ = ["FineDetail", "FineDetaild"]
 
 
+def prepared_factor(image: MetaTensor, prepared: MetaTensor, brain: MetaTensor) -> float:
+    """From the scan to the scale of the prepared one. Where that is near 1, it may have been cut, and tells nothing."""
+    seen = on_grid(image, prepared).as_tensor()
+    return scale_factor(seen, prepared.as_tensor(), (brain.as_tensor() > 0.5) & (prepared.as_tensor() < 0.95))
+
+
 class FineDetail(Transform):
     """Bring an image that a network drew from a scan to the grid of the scan, with the detail of the scan.
 
@@ -80,16 +86,10 @@ class FineDetail(Transform):
             start, end = generate_spatial_bounding_box(inside.as_tensor())
             crop = SpatialCrop(roi_start=start, roi_end=end)
             within = crop(inside).as_tensor()
-            scan = (crop(image).clamp(min=0.0) * self._factor(image, prepared, brain)).clamp(max=1.0)
+            scan = (crop(image) * prepared_factor(image, prepared, brain)).clamp(0.0, 1.0)
             terms = self._terms(drawn, prepared, brain)
             found[(slice(None), *map(slice, start, end))] = self._drawn(terms, scan) * within
         return MetaTensor(found, meta=dict(image.meta))
-
-    @staticmethod
-    def _factor(image: MetaTensor, prepared: MetaTensor, brain: MetaTensor) -> float:
-        """From the scan to the prepared one. Where that is near 1, the scan may have been cut, and tells nothing."""
-        seen = on_grid(image, prepared).as_tensor()
-        return scale_factor(seen, prepared.as_tensor(), (brain.as_tensor() > 0.5) & (prepared.as_tensor() < 0.95))
 
     def _drawn(self, terms: MetaTensor, scan: MetaTensor) -> torch.Tensor:
         """The polynomial of the scan; its coefficients are interpolated one by one, to save memory."""
