@@ -29,8 +29,17 @@ LESIONS = {  # scan and tracing by subject
         for modality, file in {"T1w": "t1", "T2w": "t2", "FLAIR": "flair"}.items()
     },
     "stroke1_T2w": (SHARED / "stroke_t2/t2.nii.gz", SHARED / "stroke_t2/lesion.nii.gz"),
+    **{
+        f"tumour{number}_{kind}": (
+            EVALUATION / f"tumour{number}_{file}.nii.gz",
+            EVALUATION / f"tumour{number}_FLAIR_lesion.nii.gz",
+        )
+        for number in (1, 2, 3)
+        for kind, file in {"FLAIR": "FLAIR", "T1wce": "ce-gd_T1w"}.items()
+    },
 }
-MODALITY = {"T1w": "t1", "T2w": "t2", "FLAIR": "flair"}
+MODALITY = {"T1w": "t1", "T2w": "t2", "FLAIR": "flair", "T1wce": "t1c"}
+TRAINED_WITH = "ms07"  # a pair that trains, outside of its lesions; in the tables it stands by itself
 
 
 def healthy_people() -> dict[str, list[Path]]:
@@ -66,7 +75,9 @@ def write_frontier(path: Path) -> Path:
     for subject, (image, lesion) in LESIONS.items():
         modality = MODALITY[subject.split("_")[1]]
         known = {"subject": subject, "image": named(image, subject, links), "modality": modality}
-        entries.append({**known, "lesion": str(lesion)})
+        person = subject.split("_")[0]
+        disease = person if person == TRAINED_WITH else person.rstrip("0123456789")
+        entries.append({**known, "lesion": str(lesion), "group": disease})
     path.write_text(json.dumps({"test": entries}, indent=1))
     return path
 

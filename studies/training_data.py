@@ -1,8 +1,8 @@
 """The data behind the shipped weights, from the shared data: ``PYTHONPATH=bundle python -m studies.training_data runs/weights``.
 
 Held out for validation: a label map of each kind, Colin27, every tenth lesion mask. Of the 54 healthy T1w only those that train
-by ``healthy_split.json`` are in it, of the 127 people of all ages those that train by `studies.aged`. Nothing that
-`studies.real_scans` judges by is in it, but for Colin27, which only validates.
+by ``healthy_split.json`` are in it, of the 127 people of all ages those that train by `studies.aged`. Five people of
+`studies.pairs` train with all of their contrasts, one of whom `studies.real_scans` has, too; Colin27 only validates.
 Origins: the README of ``../shared/data``, and ``bundle/docs/data_license.txt``.
 """
 
@@ -17,6 +17,7 @@ from scripts.jobs import run_jobs
 from scripts.saving import write_whole
 
 from . import SHARED, aged
+from .pairs import write_pairs
 
 SCANS = {  # of healthy people, with a label map of the same person where there is one
     "bert": {"T1w.mgz": "paired_t1_labels/bert_brain.mgz", "aseg.mgz": "paired_t1_labels/bert_aseg.mgz"},
@@ -58,6 +59,7 @@ def write_training_data(folder: Path, workers: int) -> None:
     subjects += load_datalist(write_sample_subject(folder / "sample_subject"), "training")
     jobs = [(name, folder / "aged") for name in aged.people()["training"]]
     subjects += run_jobs(aged.write_subject, jobs, workers, desc="people of all ages", unit="person")
+    subjects += load_datalist(write_pairs(folder / "pairs", workers), "training")
     sections = {
         "training": [subject for subject in subjects if subject["subject"] not in HELD_OUT],
         "validation": [subject for subject in subjects if subject["subject"] in HELD_OUT],

@@ -279,7 +279,7 @@ def test_ablations_change_what_they_say(sample_datalist):
         key: torch.rand(1, 1, 32, 32, 32)
         for key in ("healthy", "intact", "anomaly", "attention", "mirrored_anomaly", "scan", "mirrored", "brain")
     }
-    inputs, _ = mirrorless.get_parsed_content("prepare_batch")({**batch, "diseased": torch.zeros(1)})
+    inputs, _ = mirrorless.get_parsed_content("prepare_batch")({**batch, "diseased": batch["anomaly"] * 0})
     assert torch.equal(inputs, batch["scan"])
     assert mirrorless.get_parsed_content("network_def").eval()(inputs).shape == (1, 2, 32, 32, 32)
     assert Guest("una_no_mirror")["method"].input_keys == ("scan",)

@@ -51,7 +51,11 @@ def test_the_fake_device_refuses_what_a_gpu_refuses():
 
 def test_the_loss_does_not_wait_for_the_device():
     target = {key: torch.rand(2, 1, 8, 8, 8) for key in ("healthy", "intact", "mirrored_anomaly", "scan", "mirrored")}
-    target |= {"anomaly": torch.rand(2, 1, 8, 8, 8), "attention": torch.ones(2, 1, 8, 8, 8), "diseased": torch.zeros(2)}
+    target |= {
+        "anomaly": torch.rand(2, 1, 8, 8, 8),
+        "attention": torch.ones(2, 1, 8, 8, 8),
+        "diseased": torch.zeros(2, 1, 8, 8, 8),
+    }
     target["anomaly"][1] = 0.0  # a sample without a lesion
     pred = torch.rand(2, 2, 8, 8, 8)
     loss = UNALoss(ReconstructionLoss(), ContrastLoss(), lambda_contrast=2.0)

@@ -34,7 +34,8 @@ KINDS = {
     ),
     **dict.fromkeys(("partial_volume",), "a number"),
     **dict.fromkeys(
-        ("input", "modality", "datalist", "packed", "generator_datalist", "checkpoint", "initial_weights"), "a text"
+        ("input", "modality", "datalist", "packed", "bank", "generator_datalist", "checkpoint", "initial_weights"),
+        "a text",
     ),
     **dict.fromkeys(("cache_dir", "label_dir", "dataset_dir", "data_root_dir"), "a text"),
     "target_contrast": "a dictionary",

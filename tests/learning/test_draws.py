@@ -11,7 +11,7 @@ from scripts.learning import DrawDataset, DrawSampler, Stream
 
 class Noise(Randomizable, Transform):
     def __call__(self, data):
-        return {key: data[key] for key in ("kind", "diseased")} | {"x": torch.tensor(self.R.normal())}
+        return {"kind": data["kind"], "sick": "lesion" in data, "x": torch.tensor(self.R.normal())}
 
 
 def dataset(shares=None, seed=0, subjects=3) -> DrawDataset:
@@ -22,7 +22,7 @@ def dataset(shares=None, seed=0, subjects=3) -> DrawDataset:
             Stream("synthetic", people, noise, has=["label"]),
             Stream("real", people, noise, has=["t1"]),
             Stream("real", [{**p, "t1": 1} for p in people], noise, has=["t1"], lacks=["lesion"]),
-            Stream("real", [{**people[0], "t1": 1, "lesion": 1}], noise, has=["t1", "lesion"], diseased=True),
+            Stream("real", [{**people[0], "t1": 1, "lesion": 1}], noise, has=["t1", "lesion"]),
         ],
         shares or {"synthetic": 0.5, "real": 0.5},
         seed=seed,
@@ -43,10 +43,10 @@ def test_kinds_and_subjects_are_mixed_as_asked():
     kinds = Counter(sample["kind"] for sample in samples)
     assert 340 < kinds["synthetic"] < 460
     real = [sample for sample in samples if sample["kind"] == "real"]
-    diseased = np.mean([sample["diseased"] for sample in real])
+    diseased = np.mean([sample["sick"] for sample in real])
     assert 0.17 < diseased < 0.33  # one of four real subjects
     assert all(dataset({"real": 1.0})[n]["kind"] == "real" for n in range(20))
-    assert not any(sample["diseased"] for sample in samples if sample["kind"] == "synthetic")
+    assert not any(sample["sick"] for sample in samples if sample["kind"] == "synthetic")
 
 
 def test_nothing_to_draw_is_an_error():

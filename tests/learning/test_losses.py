@@ -16,7 +16,7 @@ def volume(value=0.0, **voxels) -> torch.Tensor:
     return out
 
 
-HEALTHY, DISEASED = torch.tensor([0.0]), torch.tensor([1.0])
+HEALTHY, DISEASED = torch.zeros(SHAPE), torch.ones(SHAPE)
 
 
 def test_reconstruction_of_a_constant_error():
@@ -49,8 +49,17 @@ def test_lesion_voxels_of_a_diseased_scan_carry_no_gradient(lambda_p):
 
 def test_reconstruction_mixes_healthy_and_diseased_in_a_batch():
     pred, target, anomaly = volume(0.5).repeat(2, 1, 1, 1, 1), torch.zeros(2, *SHAPE[1:]), torch.ones(2, *SHAPE[1:])
-    both = ReconstructionLoss()(pred, target, anomaly, torch.tensor([0.0, 1.0]))
+    both = ReconstructionLoss()(pred, target, anomaly, torch.cat([HEALTHY, DISEASED]))
     assert math.isclose(both, (0.5 * 2 + 0.0) / 2)
+
+
+def test_a_painted_lesion_beside_a_real_one_is_supervised():
+    # A patient: 8 voxels of a real lesion have no truth, 8 of a painted one count twice.
+    anomaly, diseased = volume(), volume()
+    anomaly[..., :2, :2, :2] = anomaly[..., 2:, 2:, 2:] = 1.0
+    diseased[..., :2, :2, :2] = 1.0
+    loss = ReconstructionLoss()(volume(0.5), volume(), anomaly, diseased)
+    assert math.isclose(loss, 0.5 * (48 + 2 * 8) / 64)
 
 
 def test_contrast_by_hand():

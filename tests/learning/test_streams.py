@@ -5,13 +5,14 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scripts.data import load_datalist
 from scripts.errors import InputError
 
 
 @pytest.fixture
 def datalist(tmp_path, sample_datalist):
-    """A healthy subject with T1w and CT, a label map alone, and a diseased scan without a label map."""
+    """A healthy subject with T1w and CT, a label map alone, a diseased scan without a label map, and a patient with T1w and T2w."""
     subject = load_datalist(sample_datalist, "training")[0]
     t1 = nib.load(subject["t1"])
     label = np.asarray(nib.load(subject["label"]).dataobj)
@@ -23,10 +24,19 @@ def datalist(tmp_path, sample_datalist):
     nib.save(
         nib.Nifti1Image((t1.get_fdata() * (1 - 0.6 * lesion)).astype(np.float32), t1.affine), tmp_path / "sick.nii.gz"
     )
+    t2 = (t1.get_fdata() > 0) * (1.2 - t1.get_fdata()) + 0.5 * lesion
+    nib.save(nib.Nifti1Image(t2.astype(np.float32), t1.affine), tmp_path / "t2.nii.gz")
     subjects = [
         {"subject": "healthy", "label": subject["label"], "t1": subject["t1"], "ct": "ct.nii.gz"},
         {"subject": "labels", "label": subject["label"]},
         {"subject": "sick", "t1": "sick.nii.gz", "lesion": "lesion.nii.gz"},
+        {
+            "subject": "pair",
+            "label": subject["label"],
+            "t1": "sick.nii.gz",
+            "t2": "t2.nii.gz",
+            "lesion": "lesion.nii.gz",
+        },
     ]
     path = tmp_path / "list.json"
     path.write_text(json.dumps({"training": subjects}))
@@ -34,14 +44,21 @@ def datalist(tmp_path, sample_datalist):
 
 
 def test_every_kind_of_subject_becomes_its_kind_of_sample(generator, datalist, tmp_path):
-    parser = generator(datalist=str(datalist), voxel_size=4.0, patch_size=[48, 64, 48])
+    parser = generator(
+        datalist=str(datalist),
+        voxel_size=4.0,
+        patch_size=[48, 64, 48],
+        shares={"synthetic": 0.4, "real": 0.4, "paired": 0.2},
+    )
     dataset = parser.get_parsed_content("samples")
     samples = [dataset[draw] for draw in range(60)]
     kinds = {(sample["subject"], sample["kind"]) for sample in samples}
-    assert kinds == {("healthy", "synthetic"), ("labels", "synthetic"), ("healthy", "real"), ("sick", "real")}
+    scans = {("healthy", "synthetic"), ("labels", "synthetic"), ("healthy", "real"), ("sick", "real")}
+    assert kinds == scans | {("pair", "real"), ("pair", "paired")}
     for sample in samples:
         brain, anomaly, healthy = sample["brain"] > 0, sample["anomaly"], sample["healthy"]
-        assert sample["diseased"] == float(sample["subject"] == "sick")
+        unknown = sample["diseased"] > 0
+        assert unknown.any() == (sample["subject"] in ("sick", "pair")) and (anomaly[unknown] > 0).all()
         assert healthy.max() <= 1 and not healthy[~brain].any() and healthy[brain].mean() > 0.2
         assert sample["scan"].min() >= 0 and 0.8 <= sample["scan"].max() <= 1
         if sample["kind"] == "real":
@@ -51,6 +68,11 @@ def test_every_kind_of_subject_becomes_its_kind_of_sample(generator, datalist, t
             assert 0.3 < volume < 2.0
             darker = healthy[(anomaly > 0.9)].mean() / healthy[brain & (anomaly < 0.1)].mean()
             assert darker < 0.7  # the target still shows the disease, and must not be learned from inside
+        if sample["kind"] == "paired":  # the scan is the T2w, whose truth is known in the painted lesion
+            inside = brain & (anomaly < 0.01)
+            assert torch.corrcoef(torch.stack([sample["scan"][inside], healthy[inside]]))[0, 1] < -0.3
+    painted = [((s["anomaly"] > 0.2) & ~(s["diseased"] > 0)).sum() for s in samples if s["kind"] == "paired"]
+    assert max(painted) > 50
 
 
 def test_lesions_on_another_grid_are_refused(generator, datalist, tmp_path):

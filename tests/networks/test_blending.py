@@ -7,7 +7,7 @@ FEATURES = (8, 8, 8)
 
 
 def test_the_weights_blend_scan_partner_and_constant():
-    network = BlendingUNet(features=FEATURES)
+    network = BlendingUNet(features=FEATURES, powers=1)
     with torch.no_grad():
         network.fold_in.weight.zero_()
         network.unet.output_block.conv.conv.weight.zero_()
@@ -23,8 +23,24 @@ def test_the_weights_blend_scan_partner_and_constant():
     torch.testing.assert_close(intact, 0.5 * x[:, :1] + 0.5 * x[:, 1:] + 0.02)
 
 
+def test_powers_of_the_scan_make_a_curve():
+    """A T2w becomes a T1w by weights that are the same everywhere: 1 - 2 s + 3 s^2 - s^3."""
+    network = BlendingUNet(features=FEATURES, powers=3)
+    with torch.no_grad():
+        network.unet.output_block.conv.conv.weight.zero_()
+        network.unet.output_block.conv.conv.bias.fill_(1.0)
+        network.fold_out.weight.zero_()
+        for channel, weight in {0: -2.0, 2: 1.0, 3: 3.0, 4: -1.0}.items():
+            network.fold_out.weight[0, channel] = weight
+    x = torch.rand(1, 2, 16, 16, 16)
+    healthy, intact = network(x).split(1, dim=1)
+    scan = x[:, :1]
+    torch.testing.assert_close(healthy, 1 - 2 * scan + 3 * scan**2 - scan**3)
+    assert not intact.any()
+
+
 def test_each_output_has_weights_of_its_own():
-    network = BlendingUNet(features=FEATURES)
+    network = BlendingUNet(features=FEATURES, powers=1)
     x = torch.rand(1, 2, 16, 16, 16)
     for output in (0, 1):
         network.zero_grad()

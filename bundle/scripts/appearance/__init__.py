@@ -3,6 +3,7 @@
 from .acquisition import RandAcquisition, RandAcquisitiond
 from .bias_field import RandGridBiasField, RandGridBiasFieldd
 from .coarse_noise import RandCoarseNoise, RandCoarseNoised
+from .contrast_bank import ContrastBank, RandBankContrast, RandBankContrastd, write_contrast_bank
 from .contrast_curve import RandContrastCurve, RandContrastCurved
 from .encoding import RandAnomalyEncoding, RandAnomalyEncodingd
 from .enhancement import RandEnhancement, RandEnhancementd
@@ -14,10 +15,13 @@ from .typical_contrast import TypicalContrast, TypicalContrastd
 from .typical_t1 import TypicalT1w, TypicalT1wd
 
 __all__ = [
+    "ContrastBank",
     "RandAcquisition",
     "RandAcquisitiond",
     "RandAnomalyEncoding",
     "RandAnomalyEncodingd",
+    "RandBankContrast",
+    "RandBankContrastd",
     "RandCoarseNoise",
     "RandCoarseNoised",
     "RandContrastCurve",
@@ -40,4 +44,5 @@ __all__ = [
     "TypicalContrastd",
     "TypicalT1w",
     "TypicalT1wd",
+    "write_contrast_bank",
 ]

@@ -27,27 +27,43 @@ from .voxels import count_voxels, voxel_metrics
 __all__ = ["Frontier"]
 
 POINTS = 25  # of a curve
+FIGURES = ("best_dice", "auprc", "dice", "recall", "dice_shipped")  # of a lesion
+
+
+def _by_kind(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Means of the figures of lesions, a row for each score, disease and modality; the least mask of a disease, too."""
+    if not len(lesions):
+        return lesions
+    figures = [figure for figure in FIGURES if figure in lesions]
+    groups = lesions.groupby(["row", "group", "modality"])
+    table = groups[figures].mean().assign(scans=groups.size())
+    if "dice_shipped" in lesions:
+        table["least_dice_shipped"] = groups["dice_shipped"].min()
+    return table.reset_index()
 
 
 class Frontier(CaseHandler):
     """Evaluator handler: judge scores by what they find at a limit that healthy people set, and write ``frontier.csv``,
-    ``lesions.csv``, ``curves.csv``, ``frontier.json`` and ``frontier.png``.
+    ``kinds.csv``, ``lesions.csv``, ``curves.csv``, ``frontier.json`` and ``frontier.png``.
 
     A person's own limit is the lowest threshold at which no more than `largest_ml` is found. Half of the healthy people of a
     modality set the limit of the score (split conformal). The other half then shows in how many people the promise holds, and the
     diseased scans show what is found at that limit. This is repeated for random halves, so that no single person decides. Of a
     modality with too few healthy people, only the best Dice and the average precision are known.
 
-    A score may differ from another one by any rising function: nothing here depends on its unit.
+    A score may differ from another one by any rising function: nothing of this depends on its unit. A method that is shipped has a
+    threshold of its own, too. ``dice_shipped`` is that of the mask that a user gets, ``within_shipped`` the share of healthy people
+    whom it leaves alone.
 
     Args:
-        scans: entries of the datalist, each with ``subject`` and what is known of it (`known_scans`); a healthy one may have
-            ``group``, such as a scanner or an age.
+        scans: entries of the datalist, each with ``subject`` and what is known of it (`known_scans`), and perhaps
+            ``group``: of healthy people such as a scanner or an age, of diseased scans a disease.
         postprocessing: of the scores.
         output_dir: where to write.
         largest_ml: found in a healthy scan at most.
         share: of healthy people for whom the limit promises that.
         halves: how often the people are divided at random.
+        thresholds: by name of the score, its own; None for a score that has none.
 
     Raises:
         InputError: when nothing is known of a scan, or two entries have one ``subject``.
@@ -63,7 +79,9 @@ class Frontier(CaseHandler):
         largest_ml: float = 5.0,
         share: float = 0.95,
         halves: int = 50,
+        thresholds: Mapping[str, float | None] | None = None,
     ) -> None:
+        self.thresholds = {name: value for name, value in (thresholds or {}).items() if value is not None}
         self.entries = known_scans(scans)
         self.postprocessing = postprocessing
         self.output_dir = Path(output_dir)
@@ -146,15 +164,21 @@ class Frontier(CaseHandler):
                 dice, recall = np.array([found(scan, limit) for limit in chosen]).T
                 row |= {"dice": dice.mean(), "recall": recall.mean()}
                 row |= dict(zip(("dice_low", "dice_high"), np.percentile(dice, [2.5, 97.5])))
+            if name in self.thresholds:
+                row["dice_shipped"] = found(scan, self.thresholds[name])[0]
             rows.append(row)
         summary = {"row": name, "modality": modality, "people": len(people), "lesions": len(lesions)}
-        for key in ("best_dice", "auprc", "dice", "recall"):
+        for key in FIGURES:
             known = [row[key] for row in rows if key in row]
             summary[key] = float(np.mean(known)) if known else float("nan")
         if chosen:
             low, high = np.percentile(within, [2.5, 97.5])
             summary |= {"limit": np.median(chosen), "within": np.mean(within), "within_low": low, "within_high": high}
             summary |= {f"within {group}": np.mean(values) for group, values in by_group.items()}
+        if name in self.thresholds and len(people):
+            alone = pd.Series(limits <= self.thresholds[name])
+            summary["within_shipped"] = alone.mean()
+            summary |= {f"within_shipped {group}": share for group, share in alone.groupby(groups).mean().items()}
         curve = []
         for limit in np.quantile(limits, np.linspace(0, 1, POINTS)) if len(people) and lesions else ():
             dice = np.mean([found(scan, limit)[0] for scan in lesions])
@@ -173,7 +197,7 @@ class Frontier(CaseHandler):
         summary = pd.DataFrame([row for row, _, _ in found])
         lesions = pd.DataFrame([row for _, rows, _ in found for row in rows])
         curves = pd.DataFrame([point for _, _, points in found for point in points])
-        tables = {"frontier": summary, "lesions": lesions, "curves": curves}
+        tables = {"frontier": summary, "lesions": lesions, "curves": curves, "kinds": _by_kind(lesions)}
         for name, table in tables.items():
             write_whole(self.output_dir / f"{name}.csv", table.to_csv(index=False))
         people = [{**{k: v for k, v in person.items() if k != "limits"}, **person["limits"]} for person in self.healthy]

@@ -20,6 +20,7 @@ from .slice_flow import (
     feature_codes,
     prepare_vectors,
 )
+from .truth import UnknownTruthd
 from .variational import ElboGradientInferer, ElboLoss, SamplingInferer
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "TrainingCheckpoint",
     "TrainingSchedule",
     "UNALoss",
+    "UnknownTruthd",
     "feature_codes",
     "load_weights",
     "prepare_vectors",

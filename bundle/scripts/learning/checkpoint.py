@@ -67,7 +67,7 @@ def load_weights(network: torch.nn.Module, path: str | Path | None) -> torch.nn.
     except RuntimeError as error:
         reason = str(error).replace("\n", " ")[:300]
         raise InputError(
-            f"{path} belongs to another network, set 'fold', 'features' and 'input_keys' as trained: {reason}"
+            f"{path} belongs to another network, set 'fold', 'powers', 'features' and 'input_keys' as trained: {reason}"
         ) from error
     return network
 

@@ -28,7 +28,6 @@ class Stream:
         transform: transforms, random ones included, that make a sample of a subject.
         has: items that a subject must have to be used here.
         lacks: items that it must not have.
-        diseased: d of Eq. 7, whether the samples are real scans with disease, whose lesions have no healthy truth.
     """
 
     kind: str
@@ -36,7 +35,6 @@ class Stream:
     transform: Any
     has: Sequence[str] = ()
     lacks: Sequence[str] = ()
-    diseased: bool = False
 
     def __post_init__(self) -> None:
         # The entries of the datalist tell what a subject has: nothing is loaded to find out.
@@ -84,7 +82,7 @@ class DrawDataset(Dataset):
         stream = self.streams[state.choice(len(self.streams), p=self.probabilities)]
         stream.transform.set_random_state(state=state)
         subject = stream.data[stream.subjects[state.randint(len(stream.subjects))]]
-        return stream.transform({**subject, "kind": stream.kind, "diseased": float(stream.diseased)})
+        return stream.transform({**subject, "kind": stream.kind})
 
 
 class DrawSampler(DistributedSampler):

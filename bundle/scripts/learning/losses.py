@@ -15,8 +15,8 @@ __all__ = ["ContrastLoss", "ReconstructionLoss", "UNALoss"]
 class ReconstructionLoss(nn.Module):
     """Weighted L1 of intensities and of their gradients (Eq. 7), averaged over all voxels of the batch.
 
-    The weight k is ``1 + lambda_p P A`` where the healthy truth is known everywhere (d = 0), and ``1 - P`` for a real scan
-    with disease (d = 1), whose lesions have no truth. A, 1 in the paper, lets a small lesion count more in each of its voxels, see
+    The weight k is ``1 + lambda_p P A`` where the healthy truth is known (d = 0), and ``1 - P`` in the lesions of a real scan
+    with disease (d = 1), which have no truth. A, 1 in the paper, lets a small lesion count more in each of its voxels, see
     `LesionAttention`. A finite difference between two voxels takes the smaller of
     their weights, so that a lesion voxel of a diseased scan is supervised through no neighbour either.
 
@@ -43,10 +43,10 @@ class ReconstructionLoss(nn.Module):
             pred: ``(B, 1, X, Y, Z)`` reconstruction.
             healthy: its target, same shape.
             anomaly: lesion probability P in [0, 1], same shape.
-            diseased: ``(B,)`` d, 1 for real scans with disease.
+            diseased: d, 1 in the lesions of real scans with disease, same shape; see `UnknownTruthd`.
             attention: A, not negative, same shape.
         """
-        d = diseased.to(anomaly.dtype).view(-1, 1, 1, 1, 1)
+        d = diseased.to(anomaly.dtype)
         k = 1.0 + (self.lambda_p * (1.0 - d) * attention - d) * anomaly
         error = pred - healthy
         loss = (k * error.abs()).mean()
@@ -142,8 +142,8 @@ class UNALoss(nn.Module):
         """
         Args:
             pred: ``(B, 2, X, Y, Z)`` healthy T1w and intact scan.
-            target: items ``healthy``, ``intact``, ``anomaly``, ``attention``, ``mirrored_anomaly``, ``scan``, ``mirrored`` and
-                ``brain``, each ``(B, 1, X, Y, Z)``, and ``diseased`` ``(B,)``.
+            target: items ``healthy``, ``intact``, ``anomaly``, ``attention``, ``mirrored_anomaly``, ``scan``, ``mirrored``,
+                ``brain`` and ``diseased``, each ``(B, 1, X, Y, Z)``.
         """
         healthy, intact = pred[:, :1], pred[:, 1:2]
         weighing = (target["anomaly"], target["diseased"], target["attention"])

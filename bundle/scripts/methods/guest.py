@@ -77,7 +77,7 @@ class Guest:
 
     def __call__(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
         """The maps of a prepared case, see `Method.forward`."""
-        return self.method({key: case[key] for key in GIVEN})
+        return self.method({key: case[key] for key in (*GIVEN, "seen") if key in case})
 
 
 def _ready(
@@ -189,6 +189,11 @@ class SideBySide(torch.nn.Module):
             if "method" not in row or set(row) - {"method", "settings"}:
                 raise InputError(f"row '{name}' needs 'method', and may have 'settings', not {sorted(row)}")
             self.guests[name] = Guest(row["method"], {**settings, **row.get("settings", {})})
+
+    @property
+    def thresholds(self) -> dict[str, float | None]:
+        """By name of the row, the method's own threshold."""
+        return {name: guest["threshold"] for name, guest in self.guests.items()}
 
     def forward(self, case: Mapping[Hashable, Any]) -> dict[str, Any]:
         """The case, and by name of the row the raw score, as ``scores``."""

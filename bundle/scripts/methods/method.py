@@ -58,7 +58,7 @@ class Method(torch.nn.Module):
         raise NotImplementedError
 
     def forward(self, case: Mapping[Hashable, Any]) -> dict[str, MetaTensor]:
-        """`maps` without gradients; the score is float32, not negative, and 0 outside the brain.
+        """`maps` without gradients; the score is float32, not negative, and 0 outside the brain and where the case is not ``seen``.
 
         Raises:
             InputError: when the score is not finite, or the method has limits, but none of this modality.
@@ -72,6 +72,8 @@ class Method(torch.nn.Module):
                 f"the score of {type(self).__name__} is not finite; its weights or its training are damaged"
             )
         inside = convert_to_tensor(case["brain"], track_meta=False).cpu() > 0
+        if "seen" in case:  # a brain that the border of its scan cuts is not judged there
+            inside = inside & (convert_to_tensor(case["seen"], track_meta=False).cpu() > 0)
         found["score"] = MetaTensor(
             values.clamp(min=0.0) * inside / self._limit(case["modality"]), affine=case["scan"].affine
         )

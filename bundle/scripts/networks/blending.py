@@ -24,6 +24,9 @@ class BlendingUNet(nn.Module):
     Both are blends with weights of their own. The intact scan must not begin as the scan itself: with L1, a network that
     copies stays one (after 800 iterations it had changed nothing in any lesion); it begins best as the healthy T1w.
 
+    A T2w is no multiple of a T1w: fluid is bright, gray matter between it and white matter. Powers of the scan are sources, too, so
+    that the weights make a curve of it (`powers`), which may change slowly from place to place.
+
     The UNet (MONAI's residual `DynUNet`, group norm and leaky ReLU as in the paper) looks at blocks of ``fold^3`` voxels, which
     costs a third of the time at the same detail.
 
@@ -32,6 +35,7 @@ class BlendingUNet(nn.Module):
         features: of the UNet's levels, each half as fine as the one before [paper: 64 in the first].
         fold: edge of the blocks, voxels [paper: 1].
         groups: of the group normalization [paper: 8].
+        powers: highest power of the scan among the sources [paper: a UNet that draws].
 
     Shape:
         ``(B, in_channels, X, Y, Z)`` to ``(B, 2, X, Y, Z)``; X, Y, Z are multiples of ``fold * 2^(len(features) - 1)``.
@@ -43,12 +47,14 @@ class BlendingUNet(nn.Module):
         features: Sequence[int] = (32, 64, 128, 256),
         fold: int = 2,
         groups: int = 8,
+        powers: int = 3,
     ) -> None:
         super().__init__()
-        self.sources = in_channels + 1
-        levels, folded, weights = len(features), self.sources * fold**3, 2 * self.sources * fold**3
+        self.powers = powers
+        seen, self.sources = in_channels + 1, in_channels + powers
+        levels, folded, weights = len(features), seen * fold**3, 2 * self.sources * fold**3
         self.with_constant = nn.ConstantPad3d((0, 0, 0, 0, 0, 0, 0, 1), 1.0)
-        self.fold_in = nn.Conv3d(self.sources, folded, fold, stride=fold, bias=False)
+        self.fold_in = nn.Conv3d(seen, folded, fold, stride=fold, bias=False)
         self.unet = DynUNet(
             spatial_dims=3,
             in_channels=folded,
@@ -67,5 +73,6 @@ class BlendingUNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         sources = self.with_constant(x)
         weights = self.fold_out(self.unet(self.fold_in(sources)))
+        sources = torch.cat([sources, *(x[:, :1] ** power for power in range(2, self.powers + 1))], dim=1)
         images = [(part * sources).sum(dim=1, keepdim=True) for part in weights.split(self.sources, dim=1)]
         return torch.cat(images, dim=1) + self.bias.view(1, 2, 1, 1, 1)

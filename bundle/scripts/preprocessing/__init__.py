@@ -7,6 +7,7 @@ from .brain import BrainExtraction, BrainExtractiond
 from .cohort import prepare_cohort, prepare_subject
 from .coregister import rigid_registration
 from .displacement import template_displacement
+from .field_of_view import FieldOfViewd, depth_in_field_of_view
 from .modality import GuessModalityd, WindowCTd, guess_modality
 from .sources import Scan, find_subjects
 from .template import place_template
@@ -19,12 +20,14 @@ __all__ = [
     "BrainExtraction",
     "BrainExtractiond",
     "CorrectBiasd",
+    "FieldOfViewd",
     "GuessModalityd",
     "LabelTissuesd",
     "ReadScand",
     "Scan",
     "WindowCTd",
     "atlas_regions",
+    "depth_in_field_of_view",
     "find_subjects",
     "guess_modality",
     "place_template",

@@ -12,15 +12,22 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy import sparse
-from scipy.ndimage import affine_transform, gaussian_filter, gaussian_filter1d
+from scipy.ndimage import (
+    affine_transform,
+    binary_dilation,
+    binary_opening,
+    gaussian_filter,
+    gaussian_filter1d,
+    generate_binary_structure,
+)
 from scipy.sparse.linalg import cg
 from skimage.measure import block_reduce
 from sklearn.isotonic import IsotonicRegression
 from sklearn.preprocessing import PolynomialFeatures, scale
 
-from ..modalities import known_as
-
 __all__ = ["MatchContrast", "MatchContrastd"]
+
+CROSS = generate_binary_structure(3, 1)
 
 
 class MatchContrast(Transform):
@@ -32,6 +39,11 @@ class MatchContrast(Transform):
     to cell, the border of a lesion is steep. Steep slopes are left out, and the gain is integrated over what remains (a sparse
     least squares problem), so that the step at a border does not enter, however large the lesion.
 
+    The border of a large lesion may be soft, and then its slopes are those of a coil. So the gain is found twice. Where the first one
+    leaves the scan far from its prediction, in more than a few cells together, no slope is believed the second time: the gain passes
+    below the lesion as it comes from around. What is left tells whether the coil is uneven. A coil that is gets a loose gain, which
+    passes below the lesion, too, and then has to explain as much of the marked cells as it can.
+
     Args:
         monotone: whether the curve rises with the T1w, as that of another T1w sequence does.
         cell: edge of the cells in which the gain is found, mm.
@@ -40,11 +52,13 @@ class MatchContrast(Transform):
         bend: weight of a gain whose slope does not change. It is the length that tells a coil from a lesion: a gain that repeats
             after a length is held back by 1 / (1 + `bend` k²), k being 2 pi `cell` over the length, so that 10 leaves 3/10 of what
             has 5 cm, and 8/10 of what has 16 cm.
-        uneven: of so stiff a gain's logarithm, the standard deviation over the brain that no quadratic function of the place
-            explains: below the first value the coil is even, above the second it is very uneven. Even coils are nearly quadratic
-            over a head, and a stiff gain takes little of a lesion. The scan of an uneven coil is predicted anew with `uneven_bend`,
-            and between the two values both predictions count by shares: no scan lies where little decides much.
+        uneven: of so stiff a gain's logarithm, the standard deviation outside of marked cells that no quadratic function of the
+            place explains: below the first value the coil is even, above the second it is very uneven. Even coils are nearly
+            quadratic over a head, and a stiff gain takes little of a faint lesion. The scan of an uneven coil is predicted anew with
+            `uneven_bend`, and between the two values both predictions count by shares: no scan lies where little decides much.
         uneven_bend: `bend` for such a scan, whose gain changes within a few centimetres, as the severe fields of Table B.1 do.
+        far: from its prediction lies a scan whose difference, averaged over a voxel's neighbours, is this many robust standard
+            deviations of all differences. A cell is marked where more than half of it is that far, and so are its neighbours.
         iterations: turns.
         bins: of T1w intensity, in which the curve is found.
 
@@ -60,8 +74,9 @@ class MatchContrast(Transform):
         steepest: float = 0.03,
         hold: float = 0.01,
         bend: float = 10.0,
-        uneven: Sequence[float] = (0.011, 0.013),
+        uneven: Sequence[float] = (0.013, 0.018),
         uneven_bend: float = 0.005,
+        far: float = 2.8,
         iterations: int = 8,
         bins: int = 64,
     ) -> None:
@@ -72,6 +87,7 @@ class MatchContrast(Transform):
         self.bend = bend
         self.uneven = tuple(uneven)
         self.uneven_bend = uneven_bend
+        self.far = far
         self.iterations = iterations
         self.bins = bins
 
@@ -93,21 +109,40 @@ class MatchContrast(Transform):
             return convert_to_dst_type(np.zeros_like(scan)[None], healthy, dtype=torch.float32)[0]
         spacing = affine_to_spacing(image.affine).numpy() if isinstance(image, MetaTensor) else np.ones(3)
         cells = _Cells(inside, np.maximum(np.rint(self.cell / spacing).astype(int), 1), spacing)
-        expected, log_gain = self._fit(t1, scan, cells, self.bend)
-        loose = float(np.interp(cells.unevenness(log_gain), self.uneven, (0.0, 1.0)))
+        marked = np.zeros(cells.number, dtype=bool)
+        expected, log_gain = self._fit(t1, scan, cells, self.bend, np.zeros(cells.number), marked)
+        marked = cells.marked(scan - expected, self.far)
+        if marked.any():
+            expected, log_gain = self._fit(t1, scan, cells, self.bend, log_gain, marked)
+        loose = float(np.interp(cells.unevenness(log_gain, ~marked), self.uneven, (0.0, 1.0)))
         if loose > 0.0:
-            expected = (1.0 - loose) * expected + loose * self._fit(t1, scan, cells, self.uneven_bend)[0]
+            # An uneven coil marks healthy cells. What the loose gain of the others explains is marked no longer.
+            for _ in range(2):
+                explained, log_gain = self._fit(t1, scan, cells, self.uneven_bend, log_gain, marked)
+                marked = marked & cells.marked(scan - explained, self.far)
+            expected = (1.0 - loose) * expected + loose * explained
         return convert_to_dst_type((expected * inside)[None], healthy, dtype=torch.float32)[0].clamp(min=0.0)
 
-    def _fit(self, t1: np.ndarray, scan: np.ndarray, cells: _Cells, bend: float) -> tuple[np.ndarray, np.ndarray]:
-        """The scan as gain and curve predict it, and the logarithm of the gain in each cell."""
+    def _fit(
+        self, t1: np.ndarray, scan: np.ndarray, cells: _Cells, bend: float, start: np.ndarray, marked: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The scan as gain and curve predict it, and the logarithm of the gain in each cell.
+
+        Args:
+            t1, scan: ``(X, Y, Z)``.
+            cells: of the brain.
+            bend: see the class.
+            start: logarithm of the gain to begin with.
+            marked: cells that say nothing of the gain.
+        """
         inside = cells.inside
         penalty = self.hold * cells.laplacian + bend * cells.laplacian @ cells.laplacian
-        gain, weight, log_gain = np.ones_like(scan), inside.astype(np.float64), np.zeros(cells.number)
+        weight, log_gain = inside.astype(np.float64), start
+        gain = np.exp(cells.to_voxels(log_gain))
         for _ in range(self.iterations):
             curve = np.where(inside, self._curve(t1[inside], (scan / gain)[inside], weight[inside])(t1), 0.0)
             weight = np.where(inside, self._biweight(scan / gain - curve, inside), 0.0)
-            log_gain = self._gain(cells, scan, curve, log_gain, penalty)
+            log_gain = self._gain(cells, scan, curve, log_gain, penalty, marked)
             gain = np.exp(cells.to_voxels(log_gain))
         return gain * curve, log_gain
 
@@ -133,7 +168,13 @@ class MatchContrast(Transform):
         return np.clip(1.0 - (residual / width) ** 2, 0.0, None) ** 2
 
     def _gain(
-        self, cells: _Cells, scan: np.ndarray, curve: np.ndarray, before: np.ndarray, penalty: sparse.csr_matrix
+        self,
+        cells: _Cells,
+        scan: np.ndarray,
+        curve: np.ndarray,
+        before: np.ndarray,
+        penalty: sparse.csr_matrix,
+        marked: np.ndarray,
     ) -> np.ndarray:
         """Logarithm of the gain in each cell.
 
@@ -142,11 +183,12 @@ class MatchContrast(Transform):
             scan, curve: the scan, and the scan as the curve predicts it without a gain.
             before: what the turn before found.
             penalty: of a gain that changes and of one that bends, ``(cells, cells)``.
+            marked: cells that say nothing of it.
         """
         # Fluid is dark in many sequences: its ratio is noise.
         tissue = cells.inside & (curve > 0.2 * np.percentile(scan[cells.inside], 95))
         count, seen, predicted = (cells.sum(values * tissue) for values in (np.ones_like(scan), scan, curve))
-        known = count > 0.3 * cells.size
+        known = (count > 0.3 * cells.size) & ~marked
         if not known.any():
             return before
         ratio = np.where(known, np.log(np.maximum(seen, 1e-6) / np.maximum(predicted, 1e-6)), 0.0).clip(-2.0, 2.0)
@@ -194,11 +236,36 @@ class _Cells:
         self.step = sparse.csr_matrix(entries, shape=(len(start), self.number))
         self.laplacian = self.step.T @ self.step
 
-    def unevenness(self, values: np.ndarray) -> float:
-        """Standard deviation of what is left of the values when a quadratic function of the place is taken away."""
-        place = PolynomialFeatures(2).fit_transform(scale(np.argwhere(self.within)))
-        explained, *_ = np.linalg.lstsq(place, values, rcond=None)
-        return float((values - place @ explained).std())
+    def unevenness(self, values: np.ndarray, counted: np.ndarray) -> float:
+        """Standard deviation of what is left of the values when a quadratic function of the place is taken away.
+
+        Args:
+            values: of the cells.
+            counted: cells to look at, bool.
+        """
+        if not counted.any():
+            return 0.0
+        place = PolynomialFeatures(2).fit_transform(scale(np.argwhere(self.within)))[counted]
+        explained, *_ = np.linalg.lstsq(place, values[counted], rcond=None)
+        return float((values[counted] - place @ explained).std())
+
+    def marked(self, difference: np.ndarray, far: float) -> np.ndarray:
+        """Cells of which more than half lies far from what was predicted, in more than a few cells together, and two cells around.
+
+        Args:
+            difference: of scan and prediction, ``(X, Y, Z)``.
+            far: robust standard deviations, see `MatchContrast`.
+
+        Returns:
+            bool, a value a cell.
+        """
+        inside = self.inside.astype(np.float64)
+        averaged = gaussian_filter(difference * inside, 1.0) / np.maximum(gaussian_filter(inside, 1.0), 0.3)
+        limit = far * 1.4826 * np.median(np.abs(difference[self.inside])) + 1e-6
+        share = self.sum((np.abs(averaged) > limit) & self.inside) / np.maximum(self.sum(inside), 1.0)
+        cells = np.zeros(self.within.shape, dtype=bool)
+        cells[self.within] = share > 0.5
+        return binary_dilation(binary_opening(cells, CROSS), CROSS, 2)[self.within]
 
     def _blocks(self, values: np.ndarray) -> np.ndarray:
         return block_reduce(values.astype(np.float64), tuple(self.factors), np.sum)
@@ -226,7 +293,6 @@ class MatchContrastd(MapTransform):
         brain_key: brain mask.
         modality_key: modality of the scan.
         expected_key: where the predicted healthy scan goes.
-        uneven_of: `uneven` of the `MatchContrast`, by modality; that of the others is its default.
         match: further arguments of `MatchContrast`.
     """
 
@@ -237,11 +303,9 @@ class MatchContrastd(MapTransform):
         brain_key: str = "brain",
         modality_key: str = "modality",
         expected_key: str = "expected",
-        uneven_of: Mapping[str, Sequence[float]] | None = None,
         **match,
     ) -> None:
         super().__init__(keys)
-        self.uneven_of = dict(uneven_of or {})
         self.match = match
         self.image_key = image_key
         self.brain_key = brain_key
@@ -250,8 +314,6 @@ class MatchContrastd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         modality = str(data[self.modality_key])
-        known = known_as(modality, self.uneven_of)
-        uneven = {"uneven": self.uneven_of[known]} if known in self.uneven_of else {}
-        match = MatchContrast(monotone=modality.startswith("t1"), **{**self.match, **uneven})
+        match = MatchContrast(monotone=modality.startswith("t1"), **self.match)
         volumes = (data[key] for key in (self.keys[0], self.image_key, self.brain_key))
         return {**data, self.expected_key: match(*volumes)}

@@ -11,7 +11,9 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.networks.layers import GaussianFilter
 from monai.transforms import MapTransform, SpatialCrop, Transform, generate_spatial_bounding_box
+from monai.utils import convert_to_tensor
 
+from ..neighbourhood import largest_nearby
 from ..preprocessing import WindowCTd
 from ..similarity import scale_factor
 from ..volumes import on_grid
@@ -35,7 +37,8 @@ class FineDetail(Transform):
     A network draws more smoothly than it sees. So the smoothed polynomial is fitted.
 
     In a lesion the drawn image is healthy and the scan is not. There the polynomial of the surroundings does not fit. Such voxels
-    count less in the fit (Tukey's biweight, in turns), and get less detail. No score and no threshold is needed for it.
+    count less in the fit (Tukey's biweight, in turns), and get less detail. A small lesion may fit all the same. So what a score
+    marks, or nearly marks, and where the intact scan differs from the scan, counts less, too (`doubt`).
 
     Args:
         degree: of the polynomial. A FLAIR needs 3: fluid is dark, white matter brighter, gray matter brightest.
@@ -45,6 +48,7 @@ class FineDetail(Transform):
         unusual: misfit at which a voxel does not count, in robust standard deviations.
         patch: standard deviation of the Gaussian by which misfits are averaged, mm: a lesion is no single voxel.
         turns: of the fit.
+        nearly: score from which a voxel is in doubt altogether; 1 is the limit of healthy people.
 
     References:
         K. He, J. Sun, X. Tang, Guided Image Filtering, IEEE TPAMI 35, 2013.
@@ -60,6 +64,7 @@ class FineDetail(Transform):
         unusual: float = 3.0,
         patch: float = 4.0,
         turns: int = 3,
+        nearly: float = 0.5,
     ) -> None:
         self.degree = degree
         self.reach = reach
@@ -68,14 +73,25 @@ class FineDetail(Transform):
         self.unusual = unusual
         self.patch = patch
         self.turns = turns
+        self.nearly = nearly
 
-    def __call__(self, drawn: MetaTensor, image: MetaTensor, prepared: MetaTensor, brain: MetaTensor) -> MetaTensor:
+    def __call__(
+        self,
+        drawn: MetaTensor,
+        image: MetaTensor,
+        prepared: MetaTensor,
+        brain: MetaTensor,
+        score: torch.Tensor | None = None,
+        intact: torch.Tensor | None = None,
+    ) -> MetaTensor:
         """
         Args:
             drawn: ``(1, X', Y', Z')`` on the coarse grid.
             image: the scan on its own grid, ``(1, X, Y, Z)``, background 0, a CT cut to its window.
             prepared: the scan that the network saw, ``(1, X', Y', Z')`` in [0, 1].
             brain: mask on the coarse grid.
+            score: anomaly score on the coarse grid; None where there is none.
+            intact: the scan without its anomaly, in its own contrast, on the coarse grid; None where there is none.
 
         Returns:
             ``(1, X, Y, Z)``, on the scale of what was drawn, not negative, 0 outside of the brain.
@@ -87,7 +103,7 @@ class FineDetail(Transform):
             crop = SpatialCrop(roi_start=start, roi_end=end)
             within = crop(inside).as_tensor()
             scan = (crop(image) * prepared_factor(image, prepared, brain)).clamp(0.0, 1.0)
-            terms = self._terms(drawn, prepared, brain)
+            terms = self._terms(drawn, prepared, brain, 1.0 - self.doubt(prepared, brain, score, intact))
             found[(slice(None), *map(slice, start, end))] = self._drawn(terms, scan) * within
         return MetaTensor(found, meta=dict(image.meta))
 
@@ -98,16 +114,36 @@ class FineDetail(Transform):
             total = total * values + on_grid(MetaTensor(term.as_tensor(), affine=terms.affine), scan).as_tensor()
         return total.clamp(min=0.0)
 
-    def _terms(self, drawn: MetaTensor, prepared: MetaTensor, brain: MetaTensor) -> MetaTensor:
+    def doubt(
+        self,
+        prepared: MetaTensor,
+        brain: MetaTensor,
+        score: torch.Tensor | None = None,
+        intact: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Where the scan may be ill, in [0, 1], a voxel further than the signs of it; see the call for the arguments."""
+        spacing, inside = affine_to_spacing(prepared.affine).tolist(), brain.as_tensor() > 0.5
+        found = torch.zeros(prepared.shape, device=prepared.device)
+        if score is not None:
+            found = (convert_to_tensor(score, track_meta=False).to(found) / self.nearly).clamp(0.0, 1.0)
+        if intact is not None:
+            off = (prepared.as_tensor() - convert_to_tensor(intact, track_meta=False).to(found)) * inside
+            averaged = _smooth(off[None], self.patch / 4.0, spacing)[0].abs()
+            limit = self.unusual * 1.4826 * float(averaged[inside].median()) + 1e-6
+            found = torch.maximum(found, ((averaged / limit) ** 2).clamp(max=1.0))
+        return largest_nearby(found, 1)
+
+    def _terms(self, drawn: MetaTensor, prepared: MetaTensor, brain: MetaTensor, sure: torch.Tensor) -> MetaTensor:
         """Coefficients of the scan's powers, ``(degree + 1, X', Y', Z')``; the constant has what is left over, too."""
         spacing = affine_to_spacing(prepared.affine).tolist()
         scan, mask = prepared.as_tensor()[None].float(), (brain.as_tensor()[None] > 0.5).float()
         powers = torch.cat([scan**power for power in range(self.degree + 1)], dim=1)
         basis = _smooth(powers * mask, self.width, spacing)  # the drawn brain fades at its surface, too
-        target, trust = drawn.as_tensor()[None].float(), mask
+        sure = mask * sure[None]
+        target, trust = drawn.as_tensor()[None].float(), sure
         for _ in range(self.turns):
             terms, misfit = self._fit(basis, target, trust, mask, spacing)
-            trust = self._trust(misfit, mask, spacing)
+            trust = self._trust(misfit, mask, spacing) * sure
         terms = terms * trust
         terms[:, :1] += target - trust * (target - misfit)
         return MetaTensor(terms[0], affine=prepared.affine)
@@ -155,6 +191,7 @@ class FineDetaild(MapTransform):
         image_key: the scan as read.
         prepared_key, brain_key: see `FineDetail`.
         modality_key: modality of the scan, which says whether it is a CT.
+        score_key, intact_key: see `FineDetail`; they may be missing.
         window: HU, see `WindowCTd`.
         allow_missing_keys: leave out what is not there.
         detail: arguments of `FineDetail`.
@@ -167,6 +204,8 @@ class FineDetaild(MapTransform):
         prepared_key: str = "scan",
         brain_key: str = "brain",
         modality_key: str = "modality",
+        score_key: str = "score",
+        intact_key: str = "pred_intact",
         window: tuple[float, float] = (0.0, 80.0),
         allow_missing_keys: bool = False,
         **detail,
@@ -177,11 +216,14 @@ class FineDetaild(MapTransform):
         self.prepared_key = prepared_key
         self.brain_key = brain_key
         self.modality_key = modality_key
+        self.score_key = score_key
+        self.intact_key = intact_key
         self.window = WindowCTd("image", window)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         d = dict(data)
         for key in self.key_iterator(d):
             image = self.window({"image": d[self.image_key], "modality": d[self.modality_key]})["image"]
-            d[key] = self.detail(d[key], image, d[self.prepared_key], d[self.brain_key])
+            signs = (data.get(self.score_key), data.get(self.intact_key))
+            d[key] = self.detail(d[key], image, d[self.prepared_key], d[self.brain_key], *signs)
         return d
