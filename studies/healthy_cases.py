@@ -209,11 +209,11 @@ def write_healthy_cases(folder: Path) -> None:
             lists[kind].append(entry(save(scan, folder / f"{subject}_t1.nii.gz"), "t1", diseased=False))
             brain = extracted(scan)
             lists[kind] += in_other_contrasts(subject, brain, folder, random)
-            # Nobody here has a real scan with contrast agent that could calibrate: its limit is that of T1w.
+            label = tissue_labels(brain, brain > 0, np.eye(4))
+            seed = number if kind == "test" else 100 + number
+            enhanced = changed(brain, label, "enhance", seed, enhancement_prob=1.0)
+            lists[kind].append(entry(save(enhanced, folder / f"{subject}_t1c.nii.gz"), "t1c", diseased=False))
             if kind == "test":
-                label = tissue_labels(brain, brain > 0, np.eye(4))
-                enhanced = changed(brain, label, "enhance", number, enhancement_prob=1.0)
-                lists[kind].append(entry(save(enhanced, folder / f"{subject}_t1c.nii.gz"), "t1c", diseased=False))
                 wide = changed(brain, label, "ventricles", number, **WIDE_VENTRICLES)
                 image = save(wide, folder / f"{subject}_ventricles_t1.nii.gz")
                 lists["ventricles"].append(entry(image, "t1", diseased=False))

@@ -1,4 +1,4 @@
-"""Weights of a network without powers of the scan, for one that has them: ``PYTHONPATH=bundle python -m studies.widen OLD.pt NEW.pt``.
+"""Weights for a network that has powers of the scan: ``PYTHONPATH=bundle python -m studies.widen OLD.pt NEW.pt``.
 
 The new network draws what the old one drew; its new channels begin at 0.
 """

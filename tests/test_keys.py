@@ -11,6 +11,7 @@ import torch
 import yaml
 from conftest import ROOT, bundle_run, config, options, small
 from scipy.ndimage import distance_transform_edt, zoom
+from scripts.appearance import ContrastBank
 
 CONFIGS = ROOT / "bundle/configs"
 SAME = {"inference": {"method"}, "train": {"fold", "input_keys"}}  # another value is asked in the tests of methods
@@ -25,7 +26,7 @@ INNER = {
     "normalize": {"restored_keys"},
     "generator": {
         "scan_keys", "volume_keys", "interpolation", "sample_keys", "pair_cases", "pair_keys", "dataset_dir", "draws",
-        "validation_draws", "cache_rate", "voxel_size", "patch_size", "seed", "traced_masks",
+        "validation_draws", "cache_rate", "voxel_size", "patch_size", "seed", "traced_masks", "bank",
     },
     "train": {"generator"},
 }  # fmt: skip
@@ -90,8 +91,10 @@ OTHER = {
         "appearances": [{"weight": 1.0, "mean": [50, 200], "std": [5, 10]}],
         "contrasts": [{"values": [[0.8, 1.0], [0.4, 0.6], [0.2, 0.4], [0.2, 0.5]]}],
         "recontrast_prob": 0.5,
+        "bank_prob": 0.9,
         "ventricle_prob": 0.5,
         "ventricle_change": [-1.0, 4.0],
+        "ventricle_asymmetry": 0.3,
         "mass_effect_prob": 0.5,
         "enhancement_prob": 0.5,
         "compartments": [1, 3],
@@ -107,6 +110,8 @@ OTHER = {
     },
     "train": {
         "traced_masks": ["{folder}/mask.nii.gz"],
+        "bank": "{folder}/bank.pt",
+        "powers": 2,
         "amp": False,
         "initial_weights": "{folder}/first/model.pt",
         "seed": 3,
@@ -132,6 +137,12 @@ OTHER = {
         "compile": True,
         "accumulation_steps": 2,
         "networks": {"fine": {"features": [8, 8, 8, 8], "fold": 1}},
+    },
+    "bank": {
+        "voxel_size": 6.0,
+        "target_contrast": {"csf": 0.2, "gray_matter": 0.5, "white_matter": 0.8},
+        "modalities": ["t2"],
+        "iterations": 30,
     },
     "evaluate": {"validation_draws": 2},
     "judge": {},
@@ -192,6 +203,7 @@ def folder(tmp_path_factory, sample_datalist):
     mask = np.zeros((40, 40, 40), dtype=np.uint8)
     mask[10:20, 10:20, 10:20] = 1
     nib.save(nib.Nifti1Image(mask, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "mask.nii.gz")
+    ContrastBank([{"name": "p_t2", "modality": "t2", "spread": 0.02}]).save(folder / "bank.pt")
     return folder
 
 
@@ -224,6 +236,21 @@ def test_training_and_generator(folder, trained, sample_datalist):
         run("evaluating", ["train", "evaluate"], folder, listed, **kept, checkpoint=trained) / "errors.csv"
     )
     assert len(table) == OTHER["evaluate"]["validation_draws"]
+
+
+def test_banking(folder, sample_datalist, capfd):
+    """A pair whose T2w is a curve of the T1w; the FLAIR is not asked for."""
+    entry = json.loads(sample_datalist.read_text())["training"][0]
+    t1 = nib.load(sample_datalist.parent / entry["t1"])
+    t2 = np.where(t1.get_fdata() > 0, 1.1 - t1.get_fdata() / t1.get_fdata().max(), 0.0)
+    for name in ("t2", "flair"):
+        nib.save(nib.Nifti1Image(t2.astype(np.float32), t1.affine), folder / f"pair_{name}.nii.gz")
+    files = {key: str(sample_datalist.parent / entry[key]) for key in ("t1", "label")}
+    pair = {"subject": "pair", **files, "t2": "pair_t2.nii.gz", "flair": "pair_flair.nii.gz"}
+    (folder / "pairs.json").write_text(json.dumps({"training": [pair]}))
+    out = run("banking", ["bank"], folder, ["--datalist", folder / "pairs.json"])
+    (known,) = ContrastBank.load(out / "contrast_bank.pt").sequences
+    assert known["name"] == "pair_t2" and known["modality"] == "t2" and 0.0 < known["spread"] < 0.15
 
 
 @pytest.mark.slow

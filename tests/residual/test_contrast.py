@@ -153,15 +153,24 @@ def test_an_even_coil_has_a_stiff_gain_that_takes_no_lesion(soft):
     assert off["even"] < 0.5 * off["one factor"]  # a gain that cannot bend at all follows no coil
 
 
-def test_what_counts_as_an_uneven_coil_is_told_by_modality(soft):
-    t1, brain, _, scan, _ = soft
-    match = MatchContrastd("pred", image_key="scan", uneven_of={"flair": STIFF, "t1": LOOSE})
-    data = {"pred": t1, "scan": scan, "brain": brain}
-    found = {modality: match({**data, "modality": modality})["expected"] for modality in ("flair", "t2", "t1c")}
-    stiff, loose = MatchContrast(uneven=STIFF), MatchContrast(uneven=LOOSE, monotone=True)
-    torch.testing.assert_close(found["flair"], stiff(t1, scan, brain))
-    torch.testing.assert_close(found["t2"], found["flair"])  # by the default, which this coil does not reach
-    torch.testing.assert_close(found["t1c"], loose(t1, scan, brain))  # as a T1w
+@pytest.mark.parametrize("uneven_coil", [False, True])
+def test_a_large_bright_lesion_of_soft_borders_is_no_coil_and_a_coil_beside_it_is(anatomy, uneven_coil):
+    """A tumour of 190 ml in FLAIR, which goes over into healthy tissue within 2 cm, with an even and with a severe field."""
+    t1, brain, generator = anatomy
+    place = torch.stack(torch.meshgrid(*[torch.arange(48.0)] * 3, indexing="ij"), dim=-1) * 4.0
+    away = ((place - torch.tensor([136.0, 96.0, 110.0])) ** 2).sum(dim=-1).sqrt()
+    tumour = torch.sigmoid((36.0 - away) / 5.0) * brain
+    # Knots as those of Table B.1's severe field: factors that change by half within 6 cm.
+    wave = torch.cos(place[..., 0] / 20.0) * torch.cos(place[..., 1] / 22.0 + 1.0)
+    coil = torch.exp(0.25 * wave) if uneven_coil else torch.ones_like(t1)
+    healthy = (0.2 + 1.2 * t1 - 0.9 * t1**2) * coil * brain
+    noise = 0.01 * torch.randn(t1.shape, generator=generator) * brain
+    scan = healthy * (1 + 0.7 * tumour) + noise
+    expected = MatchContrast()(volume(t1), volume(scan), volume(brain)).as_tensor()[0]
+    core, rest = tumour > 0.9, brain & (tumour < 0.05)
+    seen = float(((scan - expected)[core].mean()) / (scan - healthy)[core].mean())
+    assert 0.8 < seen < 1.2
+    assert float((expected - healthy).abs()[rest].mean()) < 0.04 * float(healthy[rest].mean())
 
 
 def test_between_an_even_and_a_very_uneven_coil_both_gains_count_by_shares(soft):

@@ -108,7 +108,7 @@ class ContrastBank(nn.Module):
 
 
 class RandBankContrast(Randomizable, Transform):
-    """Draw a T1w in the contrast of real sequences: a mixture of two of the bank, shifted, with the texture that they do not explain.
+    """Draw a T1w in the contrast of real sequences: a mixture of two, shifted, with the texture that they do not explain.
 
     Args:
         bank: a `ContrastBank`, or the path of one.

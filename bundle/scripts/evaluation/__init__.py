@@ -7,6 +7,7 @@ from .gate import HealthyGate, findings, gate_summary
 from .handler import CaseHandler
 from .judgement import Judgement
 from .lesions import mask_metrics
+from .likeness import likeness, tissue_classes
 from .postprocess import ErodeScore, LesionMask, LesionMaskd, PostProcessing, PostProcessingd, SmoothScore
 from .statistics import bootstrap_interval, holm, paired_tests
 from .table import ErrorTable
@@ -53,6 +54,7 @@ __all__ = [
     "gate_summary",
     "holm",
     "keep_worst",
+    "likeness",
     "lowest_limit",
     "mask_metrics",
     "paired_tests",
@@ -61,6 +63,7 @@ __all__ = [
     "slice_metrics",
     "slice_scores",
     "split_conformal",
+    "tissue_classes",
     "true_lesion",
     "voxel_metrics",
     "write_scores",

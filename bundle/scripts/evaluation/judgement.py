@@ -21,6 +21,7 @@ from ..saving import write_whole
 from ..volumes import on_grid, voxel_ml
 from .errors import psnr_in_lesion, region_errors
 from .handler import CaseHandler, sharp_scan
+from .likeness import likeness
 from .truth import known_scans, read_on_grid, true_lesion
 from .voxels import count_voxels, voxel_metrics
 
@@ -29,11 +30,12 @@ __all__ = ["Judgement"]
 
 class Judgement(CaseHandler):
     """Evaluator handler: compare what was found with what is known, and write ``cases.csv``, ``cases.json``,
-    ``similarity.csv`` and a picture a scan.
+    ``similarity.csv``, ``t1w.csv`` and a picture a scan.
 
     What is known of a scan stands in its datalist entry: ``lesion`` (a traced mask) or ``anomaly`` (a probability), else
-    ``"diseased": false``; ``healthy``, the true T1w on the scale of the network, where the lesion is simulated; and ``anatomy``,
-    a name that scans of the same or similar brains share.
+    ``"diseased": false``; ``healthy``, the true T1w on the scale of the network, where the lesion is simulated; ``t1``, the real
+    T1w of the person on the grid of the scan, which the healthy T1w is compared with outside of the lesion (`likeness`); and
+    ``anatomy``, a name that scans of the same or similar brains share.
 
     Args:
         scans: entries of the datalist, with ``subject``.
@@ -57,12 +59,18 @@ class Judgement(CaseHandler):
         self.fillings = dict(fillings)
         self.output_dir = Path(output_dir)
         self.rows: list[dict[str, Any]] = []
+        self.t1w: list[dict[str, Any]] = []
         self.reconstructions: dict[str, tuple[MetaTensor, MetaTensor]] = {}
 
     def note(self, case: Mapping[str, Any]) -> None:
         entry = self.entries[case["subject"]]
         truth = true_lesion(entry, case["original"])
         self.rows.append(self._row(entry, case, truth))
+        if "t1" in entry:
+            real, drawn = read_on_grid(entry["t1"], case["original"]), case["pred_healthy"].cpu()
+            where = np.asarray((case["brain"].cpu() > 0.5) & ~truth)
+            figures = likeness(*(np.asarray(volume, dtype=np.float64)[where] for volume in (drawn, real)))
+            self.t1w.append({"subject": entry["subject"], "modality": case["modality"], **figures})
         if "anatomy" in entry:
             self.reconstructions[entry["subject"]] = (case["pred_healthy"].cpu(), case["brain"].cpu())
         self._picture(entry, case, truth)
@@ -112,6 +120,8 @@ class Judgement(CaseHandler):
             columns=["one", "other", "ssim"],
         )
         write_whole(self.output_dir / "similarity.csv", similar.to_csv(index=False))
+        if self.t1w:
+            write_whole(self.output_dir / "t1w.csv", pd.DataFrame(self.t1w).to_csv(index=False))
         engine.logger.info(
             f"{len(table)} scans judged: {self.output_dir / 'cases.csv'}\n{table.T.round(3).to_string()}"
             + (f"\n{similar.round(3).to_string(index=False)}" if len(similar) else "")

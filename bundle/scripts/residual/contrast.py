@@ -39,10 +39,10 @@ class MatchContrast(Transform):
     to cell, the border of a lesion is steep. Steep slopes are left out, and the gain is integrated over what remains (a sparse
     least squares problem), so that the step at a border does not enter, however large the lesion.
 
-    The border of a large lesion may be soft, and then its slopes are those of a coil. So the gain is found twice. Where the first one
-    leaves the scan far from its prediction, in more than a few cells together, no slope is believed the second time: the gain passes
-    below the lesion as it comes from around. What is left tells whether the coil is uneven. A coil that is gets a loose gain, which
-    passes below the lesion, too, and then has to explain as much of the marked cells as it can.
+    The border of a large lesion may be soft, and then its slopes are those of a coil. So the gain is found twice. Where the first
+    one leaves the scan far from its prediction, in more than a few cells together, no slope is believed the second time. There the
+    gain goes on as it comes from around. What is left tells whether the coil is uneven. Such a coil gets a loose gain. It is found
+    without the marked cells, too, and those that it explains all the same are marked no longer.
 
     Args:
         monotone: whether the curve rises with the T1w, as that of another T1w sequence does.
@@ -54,8 +54,8 @@ class MatchContrast(Transform):
             has 5 cm, and 8/10 of what has 16 cm.
         uneven: of so stiff a gain's logarithm, the standard deviation outside of marked cells that no quadratic function of the
             place explains: below the first value the coil is even, above the second it is very uneven. Even coils are nearly
-            quadratic over a head, and a stiff gain takes little of a faint lesion. The scan of an uneven coil is predicted anew with
-            `uneven_bend`, and between the two values both predictions count by shares: no scan lies where little decides much.
+            quadratic over a head, and a stiff gain takes little of a faint lesion. The scan of an uneven coil is predicted anew
+            with `uneven_bend`. Between the two values both predictions count by shares: no scan lies where little decides much.
         uneven_bend: `bend` for such a scan, whose gain changes within a few centimetres, as the severe fields of Table B.1 do.
         far: from its prediction lies a scan whose difference, averaged over a voxel's neighbours, is this many robust standard
             deviations of all differences. A cell is marked where more than half of it is that far, and so are its neighbours.
