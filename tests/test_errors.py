@@ -115,6 +115,8 @@ def test_weights_load_safely(files):
         (["--output_dir", "7"], "--output_dir 7 is a number; the config has a text"),
         (["--treshold", "2"], "the key 'treshold'; did you mean 'threshold'"),
         (["--amp", "false"], "write --amp False"),
+        (["--device", "cuda:77"], "--device cuda:77: there is no such device; this machine has cpu"),
+        (["--device", "gpu"], "--device gpu: there is no such device"),
     ],
 )
 def test_values_of_another_type_are_refused_before_anything_runs(words, message, tmp_path, monkeypatch):

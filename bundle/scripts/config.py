@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, run
 
@@ -199,6 +200,17 @@ def _check_output(path: Any) -> None:
         raise InputError(f"--output_dir {path}: {nearest} cannot be written to; give a folder of your own")
 
 
+def _check_device(name: Any) -> None:
+    """Refuse a device that is not there, before any work."""
+    if not isinstance(name, str) or name.startswith(("$", "@", "%")):
+        return
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without it
+        there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+        raise InputError(f"--device {name}: there is no such device; this machine has {there}") from error
+
+
 def check_command_line(argv: Sequence[str] | None = None) -> None:
     """Refuse configuration keys that nothing uses and values of another type, and print an `InputError` on one line from now on.
 
@@ -212,7 +224,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         InputError: when a key is used by nothing, with the nearest one that is; when a value has another type, or is a size that
-            cannot be; when ``output_dir`` cannot be written to.
+            cannot be; when there is no such ``device``; when ``output_dir`` cannot be written to.
     """
     argv = sys.argv if argv is None else argv
     given = _given(argv[2:]) if argv[1:2] == ["run"] else {}
@@ -245,4 +257,5 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
             _check_type(key, value, merged[key])
     wanted = {**merged.get(), **{key: value for key, value in given.items() if key not in own}}
     _check_sizes(wanted)
+    _check_device(wanted.get("device"))
     _check_output(wanted.get("output_dir"))

@@ -88,6 +88,38 @@ def test_with_too_few_people_only_the_ranking_is_known(entries, tmp_path):
     assert json.loads((tmp_path / "frontier.json").read_text())["people"][0]["score"] == pytest.approx(1.0, rel=1e-4)
 
 
+def test_what_the_shipped_threshold_finds_and_whom_it_leaves_alone(entries, tmp_path):
+    """A row a disease; the threshold is that of the method, whatever limits halves of the people set."""
+    score = torch.zeros(1, 10, 10, 10)
+    score[0, 4:6, 4:6, 4:6] = 2.0
+    score[0, 8, 8, :4] = 1.1
+    entries[-1]["group"] = "stroke"
+    handler = Frontier(entries, PostProcessing(0.0, 0.0, 0.1), tmp_path, thresholds={"score": 1.05, "other": None})
+    for number, entry in enumerate(entries[:-1]):
+        same = healthy_score(1.0 + number / 100)
+        handler.note(case(entry, {"score": same, "other": same}))
+    handler.note(case(entries[-1], {"score": volume(score), "other": volume(score)}))
+    handler.write(Engine(lambda *_: None))
+    kinds = pd.read_csv(tmp_path / "kinds.csv").set_index("row")
+    assert kinds.loc["score", ["group", "modality", "scans"]].tolist() == ["stroke", "t1", 1]
+    assert kinds.loc["score", "dice_shipped"] == pytest.approx(2 * 8 / (8 + 12))
+    assert kinds.loc["score", "dice"] == pytest.approx(1.0) and np.isnan(kinds.loc["other", "dice_shipped"])
+    table = pd.read_csv(tmp_path / "frontier.csv").set_index("row")
+    # Of 40 people at 1.00, 1.01 and so on, six are within; the old are the first 20.
+    assert table.loc["score", "within_shipped"] == pytest.approx(6 / 40, abs=0.03)
+    assert table.loc["score", "within_shipped old"] == pytest.approx(6 / 20, abs=0.06)
+    assert table.loc["score", "within_shipped young"] == 0.0
+
+
+def test_a_patient_whose_mask_is_empty_is_no_healthy_person(entries, tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((10, 10, 10), dtype=np.uint8), AFFINE), tmp_path / "empty.nii.gz")
+    patient = {"subject": "patient", "lesion": str(tmp_path / "empty.nii.gz")}
+    handler = Frontier([*entries[:-1], patient], PostProcessing(0.0, 0.0, 0.1), tmp_path)
+    with pytest.raises(InputError, match="empty.nii.gz has no voxel of 0.5 or more, .* in patient"):
+        handler.note(case(patient, {"score": healthy_score(1.0)}))
+    assert not handler.healthy and not handler.diseased
+
+
 def test_a_scan_of_which_nothing_is_known_is_refused(tmp_path):
     with pytest.raises(InputError, match="nothing is known of scan"):
         Frontier([{"subject": "scan"}], PostProcessing(0.0, 0.0, 0.1), tmp_path)

@@ -69,6 +69,7 @@ def test_series_descriptions():
         "T1 MPRAGE POST": "t1c",
         "t1_mpr_ce": "t1c",
         "T1 SE Dotarem": "t1c",
+        "T1 SE TRA GADAVIST": "t1c",
         "T1 gadoterate": "t1c",
         "T1 pre contrast": "t1",
         "T1 w/o contrast": "t1",

@@ -53,9 +53,19 @@ def read_on_grid(path: str, grid: MetaTensor) -> MetaTensor:
 
 
 def true_lesion(entry: Mapping[str, Any], grid: MetaTensor) -> torch.Tensor:
-    """Boolean mask on the grid of the scan: ``lesion``, a traced mask, or ``anomaly``, a probability, of a datalist entry."""
+    """Boolean mask on the grid of the scan: ``lesion``, a traced mask, or ``anomaly``, a probability, of a datalist entry.
+
+    Raises:
+        InputError: when a traced mask is empty. It would make a healthy person of a patient.
+    """
     if "lesion" in entry:
-        return read_on_grid(entry["lesion"], grid) >= 0.5
+        traced = read_on_grid(entry["lesion"], grid) >= 0.5
+        if not traced.any():
+            raise InputError(
+                f"{entry['lesion']} has no voxel of 0.5 or more, so that nobody knows what is ill in {entry['subject']}; trace the "
+                "lesion, or write \"diseased\": false in the place of 'lesion'"
+            )
+        return traced
     if "anomaly" in entry:
         return read_on_grid(entry["anomaly"], grid) > LESION_THRESHOLD
     return torch.zeros(grid.shape, dtype=torch.bool)

@@ -32,7 +32,7 @@ WORDS = {
 }
 # Of a T1w with contrast agent: what it is called, and brands. BIDS has ce-AGENT_T1w.
 AGENT_WORDS = (
-    r"gd(dtpa|dota)?|gad|gado\w*|kontrast(mittel)?|contrast|enhanced|post(gd|gad|km|contrast)|dotarem|magnevist|prohance"
+    r"gd(dtpa|dota)?|gad\w*|kontrast(mittel)?|contrast|enhanced|post(gd|gad|km|contrast)|dotarem|magnevist|prohance"
     r"|omniscan|multihance|clariscan|elucirem|vueway|pixxoscan|primovist|eovist|optimark"
 )
 SHORT_AGENT_WORDS = r"km|ce|cem|post"  # that may mean something else, too: they count behind the word of the modality
