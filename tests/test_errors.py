@@ -112,7 +112,7 @@ def test_weights_load_safely(files):
         (["--method_settings", "32"], "--method_settings 32 is a number; the config has a dictionary"),
         (["--bias_correction", "1"], "--bias_correction 1 is a number; the config has True or False there, False"),
         (["--method", "7"], "--method 7 is a number; the config has a text"),
-        (["--output_dir", "7"], "--output_dir 7 is a number; the config has a text"),
+        (["--output_dir", "7"], "--output_dir 7 is a number; the config has a text.*write ./7"),
         (["--treshold", "2"], "the key 'treshold'; did you mean 'threshold'"),
         (["--amp", "false"], "write --amp False"),
         (["--device", "cuda:77"], "--device cuda:77: there is no such device; this machine has cpu"),
@@ -192,7 +192,7 @@ TRAIN, INFER = "train", "inference"
         (INFER, ["--threshold", "abc"], "--threshold 'abc' is a text; it must be a number"),
         (INFER, ["--result_spacing", "fine"], "--result_spacing 'fine' is a text; it must be a number"),
         (INFER, ["--input", "[1,2]"], r"--input \[1, 2\] is a list; it must be a text"),
-        (INFER, ["--checkpoint", "3"], "--checkpoint 3 is a number; it must be a text"),
+        (INFER, ["--checkpoint", "3"], "--checkpoint 3 is a number; it must be a text.*write ./3"),
         (TRAIN, ["--num_workers", "many"], "--num_workers 'many' is a text; it must be a number"),
         (TRAIN, ["--datalist", "True"], "--datalist True is True or False; it must be a text"),
         # Sizes that no network and no loop can have.
@@ -203,6 +203,11 @@ TRAIN, INFER = "train", "inference"
         (TRAIN, ["--batch_size", "-1"], "--batch_size -1 is not possible"),
         (TRAIN, ["--voxel_size", "0.0"], "--voxel_size 0.0 is not possible"),
         (INFER, ["--result_spacing", "-1.0"], "--result_spacing -1.0 is not possible"),
+        (TRAIN, ["--accumulation_steps", "0"], "--accumulation_steps 0 is not possible"),
+        (TRAIN, ["--features", "[12,24,24,24]"], r"--features \[12, 24, 24, 24\] do not fit .* a multiple of 8"),
+        # Keys that have few values.
+        ("normalize", ["--registered", "fill"], "--registered fill .* one of filled, pred_healthy, scan"),
+        ("normalize", ["--engine", "ANTS"], "--engine ANTS .* one of elastix, ants"),
     ],
 )
 def test_types_and_sizes_are_refused_before_anything_runs(name, given, says):

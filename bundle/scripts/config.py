@@ -63,7 +63,13 @@ POSITIVE += (
     "slices_per_scan",
     "workers",
     "max_minutes",
+    "accumulation_steps",
 )
+CHOICES = {  # of keys that have few values
+    "registered": ("filled", "pred_healthy", "scan"),
+    "engine": ("elastix", "ants"),
+}
+GROUPS = 8  # of the group normalization of UNA's network
 LEAST_LEVELS = 3  # of a UNet of MONAI's
 
 __all__ = ["CONFIGS", "check_command_line", "from_config", "method_files", "method_names", "parse"]
@@ -155,10 +161,14 @@ def _check_type(key: str, value: Any, usual: Any) -> None:
     if value in ("true", "false"):
         raise InputError(f"--{key} {value} would be taken as text, which counts as true; write --{key} {value.title()}")
     found, wanted = _kind(value), _kind(usual) or KINDS.get(key)
+    # A folder named 20240117, or a,b, is read as a number, or as a list.
+    way_out = (
+        f"; for a file or folder of that name write ./{value}" if wanted == "a text" and found == "a number" else ""
+    )
     if _kind(usual) is None and found != wanted and None not in (found, wanted):
-        raise InputError(f"--{key} {value!r} is {found}; it must be {wanted}")
+        raise InputError(f"--{key} {value!r} is {found}; it must be {wanted}{way_out}")
     if found != wanted and None not in (found, wanted):
-        raise InputError(f"--{key} {value!r} is {found}; the config has {wanted} there, {usual!r}")
+        raise InputError(f"--{key} {value!r} is {found}; the config has {wanted} there, {usual!r}{way_out}")
     if wanted == "a number" and isinstance(usual, int) and isinstance(value, float) and value != int(value):
         raise InputError(f"--{key} {value!r} is no whole number; the config has {usual!r}")
 
@@ -174,9 +184,14 @@ def _check_sizes(config: Mapping[str, Any]) -> None:
     for key in POSITIVE:
         if any(not value > 0 for value in plain(key)):
             raise InputError(f"--{key} {config[key]} is not possible: it must be more than 0")
+    for key, known in CHOICES.items():
+        if key in config and config[key] not in known:
+            raise InputError(f"--{key} {config[key]} is not possible: it must be one of {', '.join(known)}")
     patch, features, fold = plain("patch_size"), plain("features"), plain("fold")
     if features and len(features) < LEAST_LEVELS:
         raise InputError(f"--features {features} has {len(features)} levels; the network needs {LEAST_LEVELS} or more")
+    if "fold" in config and any(size % GROUPS for size in features):
+        raise InputError(f"--features {features} do not fit the network: each must be a multiple of {GROUPS}")
     if patch and (len(patch) != 3 or any(size != int(size) for size in patch)):
         raise InputError(f"--patch_size {patch} must be three whole numbers")
     if patch and features and fold:

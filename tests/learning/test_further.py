@@ -93,3 +93,10 @@ def test_a_key_that_is_none_is_refused(train_config, tmp_path, sample_datalist, 
     while cause is not None and not isinstance(cause, InputError):
         cause = cause.__cause__
     assert "featuers" in str(cause) and "features" in str(cause)
+
+
+@pytest.mark.parametrize("name", ["model", "last", "a/b", "..", ""])
+def test_names_that_would_overwrite_other_files_are_refused(train_config, tmp_path, sample_datalist, start, name):
+    with pytest.raises(InputError, match="cannot be the name of a further network"):
+        train(train_config, tmp_path / "out", sample_datalist, start, **{name: {}})
+    assert not list(tmp_path.glob("out/*.pt"))

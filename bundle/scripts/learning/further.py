@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from .average import AverageWeights
 from .checkpoint import save_atomically
 
 __all__ = ["FurtherNetworks"]
+
+TAKEN = ("model", "last")  # files of the training itself
 
 
 class FurtherNetworks:
@@ -50,6 +53,12 @@ class FurtherNetworks:
         momentum: float,
         folder: str | Path,
     ) -> None:
+        for name in networks:
+            if name in TAKEN or not re.fullmatch(r"[\w-]+", str(name)):
+                raise InputError(
+                    f"--networks: '{name}' cannot be the name of a further network, since its weights would be {name}.pt; take letters "
+                    f"and digits, and neither of {', '.join(TAKEN)}"
+                )
         if networks and idist.get_world_size() > 1:
             raise InputError("--networks works in one process; leave it out, or train without torchrun")
         self.loss, self.inferer, self.prepare_batch, self.leader = loss, inferer, prepare_batch, optimizer
