@@ -56,8 +56,8 @@ class FurtherNetworks:
         for name in networks:
             if name in TAKEN or not re.fullmatch(r"[\w-]+", str(name)):
                 raise InputError(
-                    f"--networks: '{name}' cannot be the name of a further network, since its weights would be {name}.pt; take letters "
-                    f"and digits, and neither of {', '.join(TAKEN)}"
+                    f"--networks: '{name}' cannot be the name of a further network, since its weights would be {name}.pt; take "
+                    f"letters and digits, and neither of {', '.join(TAKEN)}"
                 )
         if networks and idist.get_world_size() > 1:
             raise InputError("--networks works in one process; leave it out, or train without torchrun")
