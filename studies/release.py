@@ -1,11 +1,12 @@
-"""Put trained weights into the bundle: ``PYTHONPATH=bundle python -m studies.release runs/weights/run1 INITIAL.pt runs/weights``.
+"""Put trained weights into the bundle: ``PYTHONPATH=bundle python -m studies.release runs/weights/run1 BANK.pt runs/weights``.
 
-The mean of the averaged weights at the end of a training and of those that it began with, in half precision, and the list of what
-they were trained on. A calibration belongs to the weights: run calibrating next, and copy its ``calibration.json`` beside them.
+The averaged weights at the end of a training, in half precision, the bank of contrasts, and the list of what they were trained on.
+A calibration belongs to the weights: run calibrating next, and copy its ``calibration.json`` beside them.
 """
 
 import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from monai.bundle import ConfigParser
 from scripts.learning.checkpoint import save_atomically
 from scripts.saving import write_whole
 
-from . import SHARED, aged
+from . import SHARED, aged, pairs
 from .training_data import HEALTHY, SCANS
 
 BUNDLE = Path(__file__).parents[1] / "bundle"
@@ -27,6 +28,8 @@ def source(entry: dict) -> str:
         return next(iter(SCANS[name].values()))
     if entry["subject"] in aged.people()["training"]:
         return f"healthy_t1w_2mm/{entry['subject']}_T1w.nii.gz"
+    if entry["subject"] in pairs.SCANS:
+        return ", ".join(f"{file}.nii.gz" for file in pairs.SCANS[entry["subject"]].values())
     if entry["subject"] in HEALTHY["training"]:
         return f"healthy_t1w/{entry['subject']}_T1w.nii.gz"
     label = Path(entry["label"])
@@ -37,13 +40,14 @@ def source(entry: dict) -> str:
     )
 
 
-def write_weights(run: Path, initial: Path) -> None:
-    """Write ``models/model.pt``."""
+def write_weights(run: Path, bank: Path) -> None:
+    """Write ``models/model.pt`` and ``models/contrast_bank.pt``."""
     average = torch.load(run / "last.pt", map_location="cpu", weights_only=True)["average"]
-    begun = torch.load(initial, map_location="cpu", weights_only=True)
+    network = {name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"}
     # MONAI's DynUNet lists its layers twice; each is stored once.
-    means = {value.data_ptr(): ((value + begun[name].float()) / 2).half() for name, value in average.items()}
-    save_atomically({name: means[value.data_ptr()] for name, value in average.items()}, BUNDLE / "models/model.pt")
+    stored = {value.data_ptr(): value.half() for value in network.values()}
+    save_atomically({name: stored[value.data_ptr()] for name, value in network.items()}, BUNDLE / "models/model.pt")
+    shutil.copyfile(bank, BUNDLE / "models/contrast_bank.pt")
 
 
 def write_list(data: Path) -> None:
@@ -69,6 +73,6 @@ def write_list(data: Path) -> None:
 
 
 if __name__ == "__main__":
-    run, initial, data = (Path(argument).resolve() for argument in sys.argv[1:])
-    write_weights(run, initial)
+    run, bank, data = (Path(argument).resolve() for argument in sys.argv[1:])
+    write_weights(run, bank)
     write_list(data)

@@ -1,4 +1,4 @@
-"""What lies around each voxel: the largest value, and what a mask encloses."""
+"""What lies around each voxel: the largest value, what a mask encloses, and what a small network is told of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch.nn.functional import max_pool3d
 
-__all__ = ["closed", "largest_nearby"]
+from .blur import gaussian_blur
+
+__all__ = ["LOOK", "SURROUNDINGS", "WHEREABOUTS", "closed", "largest_nearby", "look", "surroundings", "whereabouts"]
+
+WIDTHS = (1.0, 2.0, 4.0)  # standard deviations of the smoothed image, voxels
+DEPTHS = (6.0, 20.0)  # mm below the surface, up to which a depth is told
+PLACE = 70.0  # mm from the middle of the brain, about its half length
+LOOK, WHEREABOUTS = 4 + len(WIDTHS), 4 + len(DEPTHS)  # numbers a voxel
+SURROUNDINGS = LOOK + WHEREABOUTS
 
 
 def closed(mask: torch.Tensor, radius: float, spacing: Sequence[float], beyond: float = 0.0) -> torch.Tensor:
@@ -47,3 +55,48 @@ def largest_nearby(values: torch.Tensor, reach: int) -> torch.Tensor:
         reaches = [reach if other == axis else 0 for other in range(3)]
         values = max_pool3d(values, [2 * r + 1 for r in reaches], stride=1, padding=reaches)
     return values
+
+
+def look(image: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+    """An image around a voxel: its value, smoothed ones, the largest and least of the neighbours, and the slope.
+
+    Args:
+        image: ``(1, X, Y, Z)`` in [0, 1].
+        brain: mask of the same shape.
+
+    Returns:
+        ``(N, LOOK)``, a row a voxel of the brain.
+    """
+    inside = brain > 0
+    image, mask = image * inside, inside.to(image)
+    smooth = [gaussian_blur(image, width) / gaussian_blur(mask, width).clamp(min=1e-3) for width in WIDTHS]
+    largest = max_pool3d(image, 3, 1, 1)
+    least = 1.0 - max_pool3d((1.0 - image) * inside, 3, 1, 1)
+    slopes = torch.stack([torch.gradient(smooth[0][0], dim=axis)[0][None] for axis in range(3)])
+    columns = [image, *smooth, largest, least, slopes.norm(dim=0) * 4.0]
+    return torch.stack([column[inside] for column in columns], dim=1)
+
+
+def whereabouts(brain: torch.Tensor, spacing: float) -> torch.Tensor:
+    """The depth of a voxel below the surface of the brain, and its place in it; left and right are the same.
+
+    Args:
+        brain: ``(1, X, Y, Z)``, its first axis from left to right.
+        spacing: voxel size, mm.
+
+    Returns:
+        ``(N, WHEREABOUTS)``, a row a voxel of the brain.
+    """
+    inside = brain > 0
+    depth = torch.from_numpy(distance_transform_edt(inside[0].cpu().numpy(), sampling=spacing)).float()
+    depth = depth.to(brain.device)[None][inside]
+    voxels = inside[0].nonzero()
+    place = (voxels - voxels.float().mean(dim=0)) * (spacing / PLACE)
+    place[:, 0] = place[:, 0].abs()
+    deep = torch.stack([depth.clamp(max=limit) / limit for limit in DEPTHS], dim=1)
+    return torch.cat([deep, place, place[:, 1:2] ** 2], dim=1)
+
+
+def surroundings(image: torch.Tensor, brain: torch.Tensor, spacing: float) -> torch.Tensor:
+    """`look` and `whereabouts`, ``(N, SURROUNDINGS)``."""
+    return torch.cat([look(image, brain), whereabouts(brain, spacing)], dim=1)

@@ -205,6 +205,7 @@ class Learn(TrainTask):
                 "voxel_size": self.analyst["voxel_size"],
                 "fold": self.analyst["guest"]["fold"],
                 "features": self.analyst["guest"]["features"],
+                "powers": self.analyst["guest"]["powers"],
                 **plan["settings"],
                 **overrides,
             },

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from scipy.ndimage import distance_transform_edt, gaussian_filter
-from scripts.appearance.blur import gaussian_blur
+from scripts.blur import gaussian_blur
 from scripts.errors import InputError
 from scripts.evaluation import LesionMask, LesionMaskd, PostProcessing, PostProcessingd, SmoothScore
 from scripts.residual import (

@@ -11,8 +11,8 @@ from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch.nn.functional import interpolate
 
+from ..blur import gaussian_blur
 from ..randomness import RandDictionaryTransform, voxel_noise
-from .blur import gaussian_blur
 
 __all__ = ["RandAcquisition", "RandAcquisitiond"]
 

@@ -11,49 +11,18 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
-from scipy.ndimage import distance_transform_edt
 from torch import nn
 from torch.nn.functional import max_pool3d
 
+from ..blur import gaussian_blur
 from ..errors import InputError
 from ..labels import LabelTable
+from ..neighbourhood import SURROUNDINGS, surroundings
 from ..randomness import voxel_noise
 from ..saving import whole_file
-from .blur import gaussian_blur
 from .typical_contrast import TypicalContrast
 
 __all__ = ["ContrastBank", "RandBankContrast", "RandBankContrastd", "write_contrast_bank"]
-
-WIDTHS = (1.0, 2.0, 4.0)  # standard deviations of the smoothed T1w, voxels
-DEPTHS = (6.0, 20.0)  # mm below the surface, up to which a depth is told
-PLACE = 70.0  # mm from the middle of the brain, about its half length
-FEATURES = 8 + len(WIDTHS) + len(DEPTHS)
-
-
-def surroundings(t1: torch.Tensor, brain: torch.Tensor, spacing: float) -> torch.Tensor:
-    """What a sequence may make its intensity of: the T1w around a voxel, the depth below the surface, and the place in the brain.
-
-    Args:
-        t1: ``(1, X, Y, Z)`` healthy T1w of typical contrast in [0, 1], its first axis from left to right.
-        brain: mask of the same shape.
-        spacing: voxel size, mm.
-
-    Returns:
-        ``(N, FEATURES)``, a row a voxel of the brain.
-    """
-    inside = brain > 0
-    image, mask = t1 * inside, inside.to(t1)
-    smooth = [gaussian_blur(image, width) / gaussian_blur(mask, width).clamp(min=1e-3) for width in WIDTHS]
-    largest = max_pool3d(image, 3, 1, 1)
-    least = 1.0 - max_pool3d((1.0 - image) * inside, 3, 1, 1)
-    slopes = [torch.gradient(smooth[0][0], dim=axis)[0][None] for axis in range(3)]
-    depth = torch.from_numpy(distance_transform_edt(inside[0].cpu().numpy(), sampling=spacing)).to(image)[None]
-    voxels = inside[0].nonzero()
-    place = (voxels - voxels.float().mean(dim=0)) * (spacing / PLACE)
-    place[:, 0] = place[:, 0].abs()
-    columns = [image, *smooth, largest, least, torch.stack(slopes).norm(dim=0) * 4.0]
-    columns += [depth.clamp(max=limit) / limit for limit in DEPTHS]
-    return torch.cat([torch.stack([column[inside] for column in columns], dim=1), place, place[:, 1:2] ** 2], dim=1)
 
 
 class ContrastBank(nn.Module):
@@ -72,13 +41,13 @@ class ContrastBank(nn.Module):
         self.sequences = [dict(sequence) for sequence in sequences]
         self.networks = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(FEATURES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
+                nn.Linear(SURROUNDINGS, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
             )
             for _ in self.sequences
         )
 
     def forward(self, features: torch.Tensor, number: int) -> torch.Tensor:
-        """``(N, FEATURES)`` to ``(N,)``, intensities in [0, 1] of a sequence by its number."""
+        """``(N, SURROUNDINGS)`` to ``(N,)``, intensities in [0, 1] of a sequence by its number."""
         return self.networks[number](features)[:, 0]
 
     def save(self, path: str | Path) -> None:

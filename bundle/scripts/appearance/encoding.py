@@ -10,11 +10,11 @@ from monai.config import KeysCollection
 from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
+from ..blur import gaussian_blur
 from ..errors import InputError
 from ..fluid import LESION_THRESHOLD
 from ..labels import LabelTable
 from ..randomness import RandDictionaryTransform, voxel_noise
-from .blur import gaussian_blur
 
 __all__ = ["RandAnomalyEncoding", "RandAnomalyEncodingd"]
 

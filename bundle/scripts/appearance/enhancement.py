@@ -10,11 +10,11 @@ from monai.config import KeysCollection
 from monai.transforms import RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
+from ..blur import gaussian_blur
 from ..errors import InputError
 from ..fluid import deeper_than, random_noise
 from ..labels import LabelTable
 from ..randomness import RandDictionaryTransform
-from .blur import gaussian_blur
 
 __all__ = ["RandEnhancement", "RandEnhancementd"]
 

@@ -10,10 +10,10 @@ from monai.config import KeysCollection
 from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
+from ..blur import gaussian_blur
 from ..errors import InputError
 from ..labels import LabelTable
 from ..randomness import RandDictionaryTransform, voxel_noise, weighted_choice
-from .blur import gaussian_blur
 
 __all__ = ["RandModality", "RandModalityd"]
 

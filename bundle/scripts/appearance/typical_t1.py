@@ -9,10 +9,10 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
+from ..blur import gaussian_blur
 from ..errors import InputError
 from ..labels import LabelTable
 from ..randomness import voxel_noise
-from .blur import gaussian_blur
 
 __all__ = ["TypicalT1w", "TypicalT1wd"]
 

@@ -15,7 +15,7 @@ from monai.networks.blocks import DVF2DDF, Warp
 from monai.transforms import RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor, ensure_tuple_rep
 
-from ..appearance.blur import gaussian_blur
+from ..blur import gaussian_blur
 from ..fluid import deeper_than
 from ..labels import LabelTable
 from ..randomness import RandDictionaryTransform

@@ -2,9 +2,11 @@
 
 from .connected import connected_score
 from .contrast import MatchContrast, MatchContrastd
+from .doubt import doubt
 from .filling import FillLesion, FillLesiond
 from .fine_detail import FineDetail, FineDetaild
 from .measures import Absolute, Dissimilarity, Fusion, Mahalanobis, Perceptual, Product, Residuald, Squared
+from .refine_t1 import RefineT1wd, T1wRefiner
 from .scan_error import scan_error
 from .score import AnomalyScored, Calibration, difference, load_calibration
 
@@ -23,10 +25,13 @@ __all__ = [
     "MatchContrastd",
     "Perceptual",
     "Product",
+    "RefineT1wd",
     "Residuald",
     "Squared",
+    "T1wRefiner",
     "connected_score",
     "difference",
+    "doubt",
     "load_calibration",
     "scan_error",
 ]

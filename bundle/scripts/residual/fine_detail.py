@@ -11,12 +11,11 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.networks.layers import GaussianFilter
 from monai.transforms import MapTransform, SpatialCrop, Transform, generate_spatial_bounding_box
-from monai.utils import convert_to_tensor
 
-from ..neighbourhood import largest_nearby
 from ..preprocessing import WindowCTd
 from ..similarity import scale_factor
 from ..volumes import on_grid
+from .doubt import doubt
 
 __all__ = ["FineDetail", "FineDetaild"]
 
@@ -48,7 +47,6 @@ class FineDetail(Transform):
         unusual: misfit at which a voxel does not count, in robust standard deviations.
         patch: standard deviation of the Gaussian by which misfits are averaged, mm: a lesion is no single voxel.
         turns: of the fit.
-        nearly: score from which a voxel is in doubt altogether; 1 is the limit of healthy people.
 
     References:
         K. He, J. Sun, X. Tang, Guided Image Filtering, IEEE TPAMI 35, 2013.
@@ -64,7 +62,6 @@ class FineDetail(Transform):
         unusual: float = 3.0,
         patch: float = 4.0,
         turns: int = 3,
-        nearly: float = 0.5,
     ) -> None:
         self.degree = degree
         self.reach = reach
@@ -73,7 +70,6 @@ class FineDetail(Transform):
         self.unusual = unusual
         self.patch = patch
         self.turns = turns
-        self.nearly = nearly
 
     def __call__(
         self,
@@ -103,7 +99,7 @@ class FineDetail(Transform):
             crop = SpatialCrop(roi_start=start, roi_end=end)
             within = crop(inside).as_tensor()
             scan = (crop(image) * prepared_factor(image, prepared, brain)).clamp(0.0, 1.0)
-            terms = self._terms(drawn, prepared, brain, 1.0 - self.doubt(prepared, brain, score, intact))
+            terms = self._terms(drawn, prepared, brain, 1.0 - doubt(prepared, brain, score, intact))
             found[(slice(None), *map(slice, start, end))] = self._drawn(terms, scan) * within
         return MetaTensor(found, meta=dict(image.meta))
 
@@ -113,25 +109,6 @@ class FineDetail(Transform):
         for term in reversed(terms.split(1)):  # Horner's scheme
             total = total * values + on_grid(MetaTensor(term.as_tensor(), affine=terms.affine), scan).as_tensor()
         return total.clamp(min=0.0)
-
-    def doubt(
-        self,
-        prepared: MetaTensor,
-        brain: MetaTensor,
-        score: torch.Tensor | None = None,
-        intact: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Where the scan may be ill, in [0, 1], a voxel further than the signs of it; see the call for the arguments."""
-        spacing, inside = affine_to_spacing(prepared.affine).tolist(), brain.as_tensor() > 0.5
-        found = torch.zeros(prepared.shape, device=prepared.device)
-        if score is not None:
-            found = (convert_to_tensor(score, track_meta=False).to(found) / self.nearly).clamp(0.0, 1.0)
-        if intact is not None:
-            off = (prepared.as_tensor() - convert_to_tensor(intact, track_meta=False).to(found)) * inside
-            averaged = _smooth(off[None], self.patch / 4.0, spacing)[0].abs()
-            limit = self.unusual * 1.4826 * float(averaged[inside].median()) + 1e-6
-            found = torch.maximum(found, ((averaged / limit) ** 2).clamp(max=1.0))
-        return largest_nearby(found, 1)
 
     def _terms(self, drawn: MetaTensor, prepared: MetaTensor, brain: MetaTensor, sure: torch.Tensor) -> MetaTensor:
         """Coefficients of the scan's powers, ``(degree + 1, X', Y', Z')``; the constant has what is left over, too."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.networks.layers import GaussianFilter
 from scipy.ndimage import gaussian_filter
-from scripts.appearance.blur import gaussian_blur
+from scripts.blur import gaussian_blur
 
 
 @pytest.mark.parametrize("sigma", [0.5, 2.0, (0.7, 3.0, 1.5), (4.0, 0.5, 9.0)])
