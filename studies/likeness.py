@@ -29,7 +29,7 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 from scripts.config import from_config
 from scripts.evaluation import likeness, tissue_classes
 from scripts.methods import Guest
-from scripts.residual import FineDetaild, RefineT1wd
+from scripts.residual import FineDetaild
 from scripts.volumes import on_grid, read_volume
 from tqdm import tqdm
 
@@ -65,8 +65,6 @@ def write_likeness(folder: Path, rows: dict[str, dict]) -> pd.DataFrame:
         for name, guest in guests.items():
             found = {**data, **guest(data)}
             found["score"] = postprocess(found["score"], data["brain"])
-            if guest["refiner"]:
-                found = RefineT1wd("pred_healthy", guest["refiner"], guest["checkpoint"])(found)
             drawn = found["pred_healthy"]
             fine = detail(found)["pred_healthy"]
             row = {"row": name, "scan": case["subject"], "modality": case["modality"]}

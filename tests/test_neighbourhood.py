@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from scripts.neighbourhood import closed
+from conftest import ball
+from scripts.neighbourhood import SURROUNDINGS, closed, surroundings
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 1.0, 3.0)])
@@ -25,3 +26,18 @@ def test_a_closing_adds_nothing_to_a_ball_and_what_is_asked_for_beyond_it():
     assert torch.equal(closed(ball, 6.0, (1.0, 1.0, 1.0)), ball)
     grown = closed(ball, 6.0, (1.0, 1.0, 1.0), beyond=3.0)
     assert bool(grown[distance <= 12.0].all()) and not bool(grown[distance >= 14.0].any())
+
+
+def test_what_is_told_of_a_voxel():
+    brain = ball(40, 16.0)[None]
+    image = torch.rand(brain.shape, generator=torch.Generator().manual_seed(0))
+    rows = surroundings(image, brain, 2.0)
+    assert rows.shape == (int(brain.sum()), SURROUNDINGS)
+    torch.testing.assert_close(rows[:, 0], image[brain])
+    assert (rows[:, 4] >= rows[:, 0]).all() and (rows[:, 5] <= rows[:, 0]).all()
+    # Left and right are told the same: the mirror image of a brain has the rows of the brain.
+    mirrored = surroundings(image.flip(1), brain.flip(1), 2.0)
+    order = brain.float().clone()
+    order[brain] = torch.arange(float(brain.sum()))
+    back = order.flip(1)[brain.flip(1)].long()
+    torch.testing.assert_close(mirrored, rows[back], atol=1e-4, rtol=1e-4)

@@ -11,13 +11,12 @@ from torch.nn.functional import max_pool3d
 
 from .blur import gaussian_blur
 
-__all__ = ["LOOK", "SURROUNDINGS", "WHEREABOUTS", "closed", "largest_nearby", "look", "surroundings", "whereabouts"]
+__all__ = ["SURROUNDINGS", "closed", "largest_nearby", "surroundings"]
 
 WIDTHS = (1.0, 2.0, 4.0)  # standard deviations of the smoothed image, voxels
 DEPTHS = (6.0, 20.0)  # mm below the surface, up to which a depth is told
 PLACE = 70.0  # mm from the middle of the brain, about its half length
-LOOK, WHEREABOUTS = 4 + len(WIDTHS), 4 + len(DEPTHS)  # numbers a voxel
-SURROUNDINGS = LOOK + WHEREABOUTS
+SURROUNDINGS = 8 + len(WIDTHS) + len(DEPTHS)  # numbers a voxel
 
 
 def closed(mask: torch.Tensor, radius: float, spacing: Sequence[float], beyond: float = 0.0) -> torch.Tensor:
@@ -57,15 +56,17 @@ def largest_nearby(values: torch.Tensor, reach: int) -> torch.Tensor:
     return values
 
 
-def look(image: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
-    """An image around a voxel: its value, smoothed ones, the largest and least of the neighbours, and the slope.
+def surroundings(image: torch.Tensor, brain: torch.Tensor, spacing: float) -> torch.Tensor:
+    """An image around a voxel, the depth of the voxel below the surface of the brain, and its place in it.
 
     Args:
-        image: ``(1, X, Y, Z)`` in [0, 1].
+        image: ``(1, X, Y, Z)`` in [0, 1], its first axis from left to right.
         brain: mask of the same shape.
+        spacing: voxel size, mm.
 
     Returns:
-        ``(N, LOOK)``, a row a voxel of the brain.
+        ``(N, SURROUNDINGS)``, a row a voxel of the brain: its value, smoothed ones, the largest and least of the neighbours, the
+        slope; depths; the place, in which left and right are the same.
     """
     inside = brain > 0
     image, mask = image * inside, inside.to(image)
@@ -73,30 +74,10 @@ def look(image: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
     largest = max_pool3d(image, 3, 1, 1)
     least = 1.0 - max_pool3d((1.0 - image) * inside, 3, 1, 1)
     slopes = torch.stack([torch.gradient(smooth[0][0], dim=axis)[0][None] for axis in range(3)])
+    depth = torch.from_numpy(distance_transform_edt(inside[0].cpu().numpy(), sampling=spacing)).to(image)[None]
     columns = [image, *smooth, largest, least, slopes.norm(dim=0) * 4.0]
-    return torch.stack([column[inside] for column in columns], dim=1)
-
-
-def whereabouts(brain: torch.Tensor, spacing: float) -> torch.Tensor:
-    """The depth of a voxel below the surface of the brain, and its place in it; left and right are the same.
-
-    Args:
-        brain: ``(1, X, Y, Z)``, its first axis from left to right.
-        spacing: voxel size, mm.
-
-    Returns:
-        ``(N, WHEREABOUTS)``, a row a voxel of the brain.
-    """
-    inside = brain > 0
-    depth = torch.from_numpy(distance_transform_edt(inside[0].cpu().numpy(), sampling=spacing)).float()
-    depth = depth.to(brain.device)[None][inside]
+    columns += [depth.clamp(max=limit) / limit for limit in DEPTHS]
     voxels = inside[0].nonzero()
     place = (voxels - voxels.float().mean(dim=0)) * (spacing / PLACE)
     place[:, 0] = place[:, 0].abs()
-    deep = torch.stack([depth.clamp(max=limit) / limit for limit in DEPTHS], dim=1)
-    return torch.cat([deep, place, place[:, 1:2] ** 2], dim=1)
-
-
-def surroundings(image: torch.Tensor, brain: torch.Tensor, spacing: float) -> torch.Tensor:
-    """`look` and `whereabouts`, ``(N, SURROUNDINGS)``."""
-    return torch.cat([look(image, brain), whereabouts(brain, spacing)], dim=1)
+    return torch.cat([torch.stack([column[inside] for column in columns], dim=1), place, place[:, 1:2] ** 2], dim=1)

@@ -6,7 +6,6 @@ from .doubt import doubt
 from .filling import FillLesion, FillLesiond
 from .fine_detail import FineDetail, FineDetaild
 from .measures import Absolute, Dissimilarity, Fusion, Mahalanobis, Perceptual, Product, Residuald, Squared
-from .refine_t1 import RefineT1wd, T1wRefiner
 from .scan_error import scan_error
 from .score import AnomalyScored, Calibration, difference, load_calibration
 
@@ -25,10 +24,8 @@ __all__ = [
     "MatchContrastd",
     "Perceptual",
     "Product",
-    "RefineT1wd",
     "Residuald",
     "Squared",
-    "T1wRefiner",
     "connected_score",
     "difference",
     "doubt",
