@@ -206,13 +206,14 @@ TRAIN, INFER = "train", "inference"
         (TRAIN, ["--accumulation_steps", "0"], "--accumulation_steps 0 is not possible"),
         (TRAIN, ["--features", "[12,24,24,24]"], r"--features \[12, 24, 24, 24\] do not fit .* a multiple of 8"),
         # Keys that have few values.
-        ("normalize", ["--registered", "fill"], "--registered fill .* one of filled, pred_healthy, scan"),
-        ("normalize", ["--engine", "ANTS"], "--engine ANTS .* one of elastix, ants"),
+        ("inference+normalize", ["--registered", "fill"], "--registered fill .* one of filled, pred_healthy, scan"),
+        ("inference+normalize", ["--engine", "ANTS"], "--engine ANTS .* one of elastix, ants"),
     ],
 )
 def test_types_and_sizes_are_refused_before_anything_runs(name, given, says):
+    files = [str(ROOT / f"bundle/configs/{part}.yaml") for part in name.split("+")]
     with pytest.raises(InputError, match=says):
-        check_command_line(["bundle", "run", "x", "--config_file", str(ROOT / f"bundle/configs/{name}.yaml"), *given])
+        check_command_line(["bundle", "run", "x", "--config_file", str(files), *given])
 
 
 @pytest.mark.parametrize(

@@ -90,16 +90,6 @@ def test_a_large_one_sided_lesion_is_not_explained_as_gain(anatomy):
     assert left > 0.4  # of 0.6; a smooth gain that took the lesion along would leave 0.1
 
 
-def test_a_strong_local_gain_is_no_lesion(anatomy):
-    """Table B.1's severe bias field has a knot every 45 to 90 mm, whose factors often lie more than twofold apart."""
-    t1, brain, _ = anatomy
-    place = torch.stack(torch.meshgrid(*[torch.arange(48.0)] * 3, indexing="ij"), dim=-1) * 4.0
-    bump = torch.exp(0.8 * torch.exp(-((place - torch.tensor([60.0, 100.0, 100.0])) ** 2).sum(dim=-1) / (2 * 25.0**2)))
-    expected = MatchContrast(monotone=True)(volume(t1), volume(t1 * bump), volume(brain)).as_tensor()[0]
-    peak = brain & (bump > 1.8)
-    assert float(((t1 * bump - expected).abs() / (t1 * bump))[peak].mean()) < 0.1
-
-
 def test_the_curve_of_a_t1w_rises(anatomy):
     t1, brain, _ = anatomy
     inverted = volume((1.0 - t1) * brain)  # a T2w that is said to be a T1w
@@ -147,7 +137,7 @@ def test_an_even_coil_has_a_stiff_gain_that_takes_no_lesion(soft):
     seen = {
         name: float((scan - value)[lesion].mean() / (scan - healthy)[lesion].mean()) for name, value in found.items()
     }
-    assert seen["even"] > 0.6 and seen["uneven"] < 0.2  # of the lesion's brightness; a loose gain takes it for a coil
+    assert seen["even"] > 0.6 and seen["uneven"] > 0.6  # of its brightness: the loose gain is found beside it, too
     inside = (brain.as_tensor() > 0) & ~lesion
     off = {name: float((value - healthy).abs().as_tensor()[inside].mean()) for name, value in found.items()}
     assert off["even"] < 0.5 * off["one factor"]  # a gain that cannot bend at all follows no coil

@@ -36,7 +36,7 @@ def test_what_a_score_nearly_marks_is_in_doubt_and_a_voxel_around():
     found = doubt(scan, BRAIN, volume(0.5 * lesion.float()))
     assert (found[lesion] == 1.0).all() and int((found > 0).sum()) == 8**3
     half = doubt(scan, BRAIN, volume(0.25 * lesion.float()))
-    assert float(half.max()) == 0.5
+    assert float(half.max()) == 0.25  # little signs count little
 
 
 def test_doubt_without_signs_is_none():

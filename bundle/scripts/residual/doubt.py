@@ -13,7 +13,7 @@ from ..neighbourhood import largest_nearby
 __all__ = ["doubt"]
 
 NEARLY = 0.5  # score from which a voxel is in doubt altogether; 1 is the limit of healthy people
-UNUSUAL = 3.0  # difference of scan and intact scan that is, too, in robust standard deviations
+UNUSUAL = 8.0  # difference of scan and intact scan that is, too, in robust standard deviations
 PATCH = 1.0  # standard deviation of the Gaussian by which that difference is averaged, mm
 
 
@@ -34,7 +34,7 @@ def doubt(
     inside = convert_to_tensor(brain, track_meta=False) > 0.5
     found = torch.zeros(prepared.shape, device=prepared.device)
     if score is not None:
-        found = (convert_to_tensor(score, track_meta=False).to(found) / NEARLY).clamp(0.0, 1.0)
+        found = (convert_to_tensor(score, track_meta=False).to(found) / NEARLY).clamp(0.0, 1.0) ** 2
     if intact is not None and bool(inside.any()):
         off = (prepared.as_tensor() - convert_to_tensor(intact, track_meta=False).to(found)) * inside
         width = [PATCH / edge for edge in affine_to_spacing(prepared.affine).tolist()]
