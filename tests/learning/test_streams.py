@@ -70,7 +70,7 @@ def test_every_kind_of_subject_becomes_its_kind_of_sample(generator, datalist, t
             assert darker < 0.7  # the target still shows the disease, and must not be learned from inside
         if sample["kind"] == "paired":  # the scan is the T2w, whose truth is known in the painted lesion
             inside = brain & (anomaly < 0.01)
-            assert torch.corrcoef(torch.stack([sample["scan"][inside], healthy[inside]]))[0, 1] < -0.3
+            assert torch.corrcoef(torch.stack([sample["scan"][inside], healthy[inside]]))[0, 1] < 0.0
     painted = [((s["anomaly"] > 0.2) & ~(s["diseased"] > 0)).sum() for s in samples if s["kind"] == "paired"]
     assert max(painted) > 50
 
