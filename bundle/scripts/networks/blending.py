@@ -73,6 +73,9 @@ class BlendingUNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         sources = self.with_constant(x)
         weights = self.fold_out(self.unet(self.fold_in(sources)))
-        sources = torch.cat([sources, *(x[:, :1] ** power for power in range(2, self.powers + 1))], dim=1)
+        power = x[:, :1]
+        for _ in range(self.powers - 1):  # a plain loop, which TorchScript takes
+            power = power * x[:, :1]
+            sources = torch.cat([sources, power], dim=1)
         images = [(part * sources).sum(dim=1, keepdim=True) for part in weights.split(self.sources, dim=1)]
         return torch.cat(images, dim=1) + self.bias.view(1, 2, 1, 1, 1)
