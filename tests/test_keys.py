@@ -238,7 +238,7 @@ def test_training_and_generator(folder, trained, sample_datalist):
     assert len(table) == OTHER["evaluate"]["validation_draws"]
 
 
-def test_banking(folder, sample_datalist, capfd):
+def test_banking(folder, sample_datalist):
     """A pair whose T2w is a curve of the T1w; the FLAIR is not asked for."""
     entry = json.loads(sample_datalist.read_text())["training"][0]
     t1 = nib.load(sample_datalist.parent / entry["t1"])

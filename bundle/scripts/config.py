@@ -161,7 +161,7 @@ def _check_type(key: str, value: Any, usual: Any) -> None:
     if value in ("true", "false"):
         raise InputError(f"--{key} {value} would be taken as text, which counts as true; write --{key} {value.title()}")
     found, wanted = _kind(value), _kind(usual) or KINDS.get(key)
-    # A folder named 20240117, or a,b, is read as a number, or as a list.
+    # A folder named 20240117 is read as a number.
     way_out = (
         f"; for a file or folder of that name write ./{value}" if wanted == "a text" and found == "a number" else ""
     )

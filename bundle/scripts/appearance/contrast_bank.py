@@ -6,10 +6,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable, Transform
+from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import nn
 from torch.nn.functional import max_pool3d
@@ -18,7 +17,7 @@ from ..blur import gaussian_blur
 from ..errors import InputError
 from ..labels import LabelTable
 from ..neighbourhood import SURROUNDINGS, surroundings
-from ..randomness import voxel_noise
+from ..randomness import RandDictionaryTransform, voxel_noise
 from ..saving import whole_file
 from .typical_contrast import TypicalContrast
 
@@ -151,7 +150,7 @@ class RandBankContrast(Randomizable, Transform):
         return convert_to_dst_type(found, t1, dtype=torch.float32)[0]
 
 
-class RandBankContrastd(Randomizable, MapTransform):
+class RandBankContrastd(RandDictionaryTransform):
     """Dictionary form of `RandBankContrast`.
 
     Args:
@@ -169,16 +168,10 @@ class RandBankContrastd(Randomizable, MapTransform):
         brain_key: str = "brain",
         **contrast,
     ) -> None:
-        super().__init__(keys)
-        self.transform = RandBankContrast(**contrast)
+        super().__init__(keys, RandBankContrast(**contrast))
         self.image_key = image_key
         self.label_key = label_key
         self.brain_key = brain_key
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):
-        super().set_random_state(seed, state)
-        self.transform.set_random_state(state=self.R)
-        return self
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         self.transform.randomize()

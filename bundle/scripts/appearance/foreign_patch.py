@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable, RandomizableTransform, ResizeWithPadOrCrop
+from monai.transforms import RandomizableTransform, ResizeWithPadOrCrop
 from monai.utils import convert_to_dst_type, convert_to_tensor
+
+from ..randomness import RandDictionaryTransform
 
 __all__ = ["RandForeignPatch", "RandForeignPatchd"]
 
@@ -63,7 +64,7 @@ class RandForeignPatch(RandomizableTransform):
         return convert_to_dst_type(mixed, scan)[0], convert_to_dst_type(label, scan)[0]
 
 
-class RandForeignPatchd(Randomizable, MapTransform):
+class RandForeignPatchd(RandDictionaryTransform):
     """Dictionary form of `RandForeignPatch`.
 
     Args:
@@ -82,16 +83,10 @@ class RandForeignPatchd(Randomizable, MapTransform):
         brain_key: str = "brain",
         **patch,
     ) -> None:
-        MapTransform.__init__(self, keys)
-        self.transform = RandForeignPatch(**patch)
+        super().__init__(keys, RandForeignPatch(**patch))
         self.foreign = foreign
         self.label_key = label_key
         self.brain_key = brain_key
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):
-        super().set_random_state(seed, state)
-        self.transform.set_random_state(state=self.R)
-        return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         same = [n for n, case in enumerate(self.foreign) if case["modality"] == data["modality"]] or [0]

@@ -117,9 +117,9 @@ class MatchContrast(Transform):
         loose = float(np.interp(cells.unevenness(log_gain, ~marked), self.uneven, (0.0, 1.0)))
         if loose > 0.0:
             # An uneven coil marks healthy cells. What the loose gain of the others explains is marked no longer.
-            for _ in range(2):
-                explained, log_gain = self._fit(t1, scan, cells, self.uneven_bend, log_gain, marked)
-                marked = marked & cells.marked(scan - explained, self.far)
+            explained, log_gain = self._fit(t1, scan, cells, self.uneven_bend, log_gain, marked)
+            marked = marked & cells.marked(scan - explained, self.far)
+            explained, _ = self._fit(t1, scan, cells, self.uneven_bend, log_gain, marked)
             expected = (1.0 - loose) * expected + loose * explained
         return convert_to_dst_type((expected * inside)[None], healthy, dtype=torch.float32)[0].clamp(min=0.0)
 
