@@ -33,6 +33,8 @@ INNER = {
 OTHER = {
     "inference": {
         "modality": "t2",
+        "label_dir": "{folder}/labels",
+        "label_value": 1,
         "amp": False,
         "method": "una",
         "checkpoint": "{folder}/first/model.pt",
@@ -52,6 +54,7 @@ OTHER = {
         "modality": "t2",
         "workers": 2,
         "make_labels": False,
+        "label_value": 1,
         "voxel_size": 3.0,
         "brain_method": "template",
         "bias_correction": False,
@@ -160,7 +163,7 @@ OTHER = {
         "engine": "ants",
         "grid_spacing": 40.0,
         "bending": 0.0,
-        "label_dir": "{folder}",
+        "template_is_mni": True,
     },
     "register_lesions": {"workers": 2, "grid_spacing": 40.0, "bending": 50.0},
     "compare": {
@@ -200,6 +203,10 @@ def folder(tmp_path_factory, sample_datalist):
     scan = nib.load(sample_datalist.parent / "t1.nii.gz")
     thin = scan.affine @ np.diag([3.0, 3.0, 3.0, 1.0])
     nib.save(nib.Nifti1Image(scan.get_fdata()[::3, ::3, ::3].astype(np.float32), thin), folder / "scan_T1w.nii.gz")
+    (folder / "labels").mkdir()
+    lesion = np.zeros(scan.shape[:3], dtype=np.uint8)[::3, ::3, ::3]
+    lesion[20:24, 20:24, 20:24] = 1
+    nib.save(nib.Nifti1Image(lesion, thin), folder / "labels/scan_T1w_lesion.nii.gz")
     mask = np.zeros((40, 40, 40), dtype=np.uint8)
     mask[10:20, 10:20, 10:20] = 1
     nib.save(nib.Nifti1Image(mask, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "mask.nii.gz")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import os
 import re
 import sys
@@ -39,6 +38,7 @@ KINDS = {
         "a text",
     ),
     **dict.fromkeys(("cache_dir", "label_dir", "dataset_dir", "data_root_dir"), "a text"),
+    "template_is_mni": "True or False",
     "target_contrast": "a dictionary",
     "seed_saturation": "a list",
 }
@@ -69,10 +69,25 @@ CHOICES = {  # of keys that have few values
     "registered": ("filled", "pred_healthy", "scan"),
     "engine": ("elastix", "ants"),
 }
+REPLACED = (("packed", "datalist"), ("packed", "traced_masks"))  # the first brings what the second names
 GROUPS = 8  # of the group normalization of UNA's network
 LEAST_LEVELS = 3  # of a UNet of MONAI's
 
-__all__ = ["CONFIGS", "check_command_line", "from_config", "method_files", "method_names", "parse"]
+READ_BEFORE = ("extends",)  # of the file of a method, see `method_files`
+# Of a run: where its files lie, and how fast it is. What a file holds counts, see `run_settings`.
+NO_MATTER = (
+    "input",
+    "dataset_dir",
+    "data_root_dir",
+    "label_dir",
+    "output_dir",
+    "cache_dir",
+    "device",
+    "workers",
+    "num_workers",
+)
+
+__all__ = ["CONFIGS", "check_command_line", "from_config", "method_files", "method_names", "parse", "run_settings"]
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -226,6 +241,25 @@ def _check_device(name: Any) -> None:
         raise InputError(f"--device {name}: there is no such device; this machine has {there}") from error
 
 
+def run_settings(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What the results of a run depend on: all that its configs and its command line say, but for `NO_MATTER`.
+
+    Args:
+        known: what else they depend on, such as the content of weights.
+
+    Returns:
+        ``known`` and ``config``; outside ``python -m monai.bundle run`` the former alone.
+    """
+    given = _given(sys.argv[2:]) if sys.argv[1:2] == ["run"] else {}
+    if "config_file" not in given:
+        return dict(known)
+    paths = given.pop("config_file")
+    merged = ConfigParser.load_config_files([paths] if isinstance(paths, str) else list(paths))
+    own = set(inspect.signature(run).parameters)
+    said = {**merged, **{key: value for key, value in given.items() if key not in own}}
+    return {**known, "config": {key: value for key, value in said.items() if key not in NO_MATTER}}
+
+
 def check_command_line(argv: Sequence[str] | None = None) -> None:
     """Refuse configuration keys that nothing uses and values of another type, and print an `InputError` on one line from now on.
 
@@ -238,7 +272,7 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         argv: command line, ``sys.argv`` by default.
 
     Raises:
-        InputError: when a key is used by nothing, with the nearest one that is; when a value has another type, or is a size that
+        InputError: when a key is used by nothing, with the nearest one that is; when one key replaces another; when a value has another type, or is a size that
             cannot be; when there is no such ``device``; when ``output_dir`` cannot be written to.
     """
     argv = sys.argv if argv is None else argv
@@ -248,25 +282,32 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     one_line_errors()
     paths = given["config_file"]
     paths = [paths] if isinstance(paths, str) else list(paths)
-    base = ConfigParser(config=ConfigParser.load_config_file(paths[0]))
     merged = ConfigParser(config=ConfigParser.load_config_files(paths))
-    text = json.dumps(merged.get(), default=str)
+    # A file may use what another one adds, also where a third replaces that place.
+    text = "".join(Path(path).read_text(encoding="utf-8") for path in paths)
 
     own = set(inspect.signature(run).parameters)
     # What goes into an empty dictionary, as in --generator::shares, is checked by the file that it is for.
     inside = lambda key: merged.get(key.rsplit("::", 1)[0]) == {}  # noqa: E731
     unknown = [key for key in given if key not in own and key not in merged and not inside(key)]
-    added = [key for path in paths[1:] for key in ConfigParser.load_config_file(path)]
-    unknown += [
-        key
-        for key in added
-        if key not in base
-        and key.rsplit("::", 1)[0] not in base
-        and key not in given
-        and not re.search(rf"[@%]{re.escape(key)}\b", text)
-    ]
+    for number, path in enumerate(paths[1:], start=1):
+        before = ConfigParser(config=ConfigParser.load_config_files(paths[:number]))
+        unknown += [
+            key
+            for key in map(
+                lambda key: key.lstrip("+~"), ConfigParser.load_config_file(path)
+            )  # which tell MONAI to merge
+            if key not in before
+            and key not in READ_BEFORE
+            and key.rsplit("::", 1)[0] not in before
+            and key not in given
+            and not re.search(rf"[@%]{re.escape(key)}\b", text)
+        ]
     if unknown:
         raise _unused(unknown[0], paths, set(merged.get()) - set(unknown))
+    for one, other in REPLACED:
+        if given.get(one) is not None and given.get(other) is not None:
+            raise InputError(f"--{one} brings its own {other}, so that --{other} would change nothing; leave one out")
     for key, value in given.items():
         if key not in own and key in merged:
             _check_type(key, value, merged[key])

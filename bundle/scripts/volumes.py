@@ -255,7 +255,9 @@ class FinerGridd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d) if self.finer else ():
-            finer = self.finer(without_header(d[key]))
+            # One voxel without a value would spread through the spline, which may also leave the range of the scan.
+            known = MetaTensor(d[key].as_tensor().nan_to_num(0.0, 0.0, 0.0), affine=d[key].affine)
+            finer = self.finer(known).clamp(known.min(), known.max())
             kept = {name: d[key].meta[name] for name in ("filename_or_obj", "scan_warnings") if name in d[key].meta}
             d[key] = MetaTensor(finer.as_tensor().float(), affine=finer.affine, meta=kept)
         return d

@@ -13,11 +13,12 @@ from monailabel.interfaces.app import MONAILabelApp
 from scripts.errors import input_error
 from scripts.modalities import modality_of
 from scripts.standard_space import Normalization
-from scripts.volumes import on_grid
+from scripts.volumes import on_grid, read_volume
 from starlette.responses import Response
 
 from .analysis import Analyst
 from .guard import known_image
+from .learning import LESION
 
 __all__ = ["install"]
 
@@ -35,7 +36,11 @@ def _archive(analyst: Analyst, image: str, uri: str, label: str | None, modality
         "subject": image,
     }
     case["original"].meta["filename_or_obj"] = image
-    entry = {"image": image, "subject": image, "content": uri, **({"lesion": label} if label else {})}
+    entry = {"image": uri, "output_name": image, "subject": image, "content": uri}
+    if label and read_volume(label).any():
+        entry |= {"lesion": label, "label_value": LESION}
+    elif label:  # the reader says that there is none
+        entry["diseased"] = False
     with tempfile.TemporaryDirectory(prefix="una_mni_") as folder:
         normalization = Normalization(
             [entry],
@@ -44,11 +49,10 @@ def _archive(analyst: Analyst, image: str, uri: str, label: str | None, modality
             template=analyst["template"],
             atlas=analyst["atlas"],
             image_keys=(analyst["registered"], "scan"),
-            label_dir=None,
             settings=analyst.weights.info(),
             registration={key: analyst[key] for key in ("engine", "grid_spacing", "bending")},
         )
-        normalization(analyst["fill"](normalization.own_lesion(case)))
+        normalization.keep(normalization(analyst["fill"](normalization.own_lesion(case))))
         normalization.finish()
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -38,9 +38,8 @@ def cohort(tmp_path_factory):
             lesion *= scan > 0
         save_volume(scan, folder / f"{name}_T1w.nii.gz", np.float32)
         save_volume(lesion, folder / f"{name}_mask.nii.gz", np.uint8)
-        entries.append(
-            {"subject": name, "image": f"{name}_T1w.nii.gz", "modality": "t1", "lesion": f"{name}_mask.nii.gz"}
-        )
+        known = {"lesion": f"{name}_mask.nii.gz"} if name == "border" else {"diseased": False}
+        entries.append({"subject": name, "image": f"{name}_T1w.nii.gz", "modality": "t1", **known})
     (folder / "broken_T1w.nii.gz").write_bytes(b"no scan")
     entries.append({"subject": "broken", "image": "broken_T1w.nii.gz", "modality": "t1"})
     (folder / "list.json").write_text(json.dumps({"test": entries}))

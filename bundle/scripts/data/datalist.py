@@ -16,6 +16,7 @@ from ..modalities import MODALITIES, modality_of
 from ..preprocessing.names import COMPANIONS
 from ..preprocessing.sources import find_subjects
 from ..volumes import volume_stem
+from .masks import matched_masks
 from .sample_subject import write_sample_subject
 
 __all__ = ["FILE_KEYS", "find_scans", "find_splits", "load_datalist"]
@@ -32,6 +33,7 @@ KNOWN_KEYS = (
     "anatomy",
     "group",
     "original",
+    "label_value",
 )
 
 
@@ -64,11 +66,17 @@ def _check_entries(path: Path, section: str, entries: Any) -> None:
         where = f"{path}, '{section}', entry {number}"
         if not isinstance(entry, dict):
             raise InputError(f'{where} is a {type(entry).__name__}; write an object such as {{"image": "scan.nii.gz"}}')
+        for key in [key for key, value in entry.items() if value is None and key not in FILE_KEYS]:
+            del entry[key]  # as if it were not there
         for key, value in entry.items():
             if key not in KNOWN_KEYS:
                 near = difflib.get_close_matches(key.lower(), KNOWN_KEYS, 1)
                 raise InputError(f"{where} has the key '{key}', which nothing reads{f'; {near[0]}?' if near else ''}")
-            if key == "modality" and value is not None:
+            if key == "subject" and not str(value).strip(" ."):
+                raise InputError(f"{where} has an empty 'subject'; give it a name, or leave the key out")
+            if key == "subject" and re.search(r"[/\\\0]", str(value)):
+                raise InputError(f"{where}: the subject '{value}' has a slash, and names files; write it without")
+            if key == "modality":
                 try:
                     entry[key] = modality_of(value)
                 except InputError as error:
@@ -119,6 +127,8 @@ def find_scans(
     source: str | Path | None,
     sections: Sequence[str] = ("test", "validation", "training"),
     modality: str | None = None,
+    label_dir: str | Path | None = None,
+    label_value: int | Sequence[int] | None = None,
 ) -> list[dict]:
     """What ``--input`` stands for: a scan, a folder of scans, or a datalist whose entries have ``image``.
 
@@ -126,6 +136,8 @@ def find_scans(
         source: what `find_subjects` takes, or a datalist.
         sections: sections of a datalist, the first present one is taken.
         modality: of all scans, when it is known; else what names tell.
+        label_dir: a folder with lesion masks, see `matched_masks`; an entry that has a lesion keeps its own.
+        label_value: which labels of a mask are lesion, see `lesion_mask`; an entry that says it keeps its own.
 
     Returns:
         one dictionary a scan, with ``image``, ``subject`` (a name of the scan, that no other has), ``person`` (the same for all
@@ -150,14 +162,16 @@ def find_scans(
         ]
         if not scans:
             raise InputError(f"{path} has no entry with an 'image' under '{section}'; add the scans to analyse")
-        scans = _named_apart([{**scan, "person": scan["subject"]} for scan in scans])
-        return _with_people(_with_content(scans))
-    scans = [
-        (person, scan)
-        for person, found in find_subjects(path, modality).items()
-        for scan in found
-        if scan.modality not in COMPANIONS
-    ]
+        scans = _with_people(_with_content(_named_apart([{**scan, "person": scan["subject"]} for scan in scans])))
+        return _with_masks(scans, label_dir, path.parent, label_value)
+    everything = [(person, scan) for person, found in find_subjects(path, modality).items() for scan in found]
+    scans = [(person, scan) for person, scan in everything if scan.modality not in COMPANIONS]
+    masks = [scan.files[0] for _, scan in everything if scan.modality == "lesion"]
+    if masks and label_dir is None:
+        print(
+            f"{len(masks)} lesion masks in {path} are not read, {masks[0].name} for one; --label_dir says where masks lie",
+            flush=True,
+        )
     if not scans:
         raise InputError(f"{path} holds label maps or lesion masks, but no scan")
     items = []
@@ -179,7 +193,19 @@ def find_scans(
             | ({"problem": scan.problem} if scan.problem else {})
         )
     _refuse_same_outputs([Path(item["output_name"]) for item in items])
-    return _with_people(_with_content(_named_apart(items)))
+    root = path if path.is_dir() else path.parent
+    return _with_masks(_with_people(_with_content(_named_apart(items))), label_dir, root, label_value)
+
+
+def _with_masks(items: list[dict], label_dir: str | Path | None, root: Path, label_value: Any) -> list[dict]:
+    """Add the lesion masks of a folder, and which labels of a mask are lesion."""
+    found = matched_masks(items, label_dir, root) if label_dir is not None else {}
+    for number, item in enumerate(items):
+        if number in found and "lesion" not in item and item.get("diseased", True):
+            item["lesion"] = found[number]
+        if label_value is not None:
+            item.setdefault("label_value", label_value)
+    return items
 
 
 def find_splits(source: str | Path, splits: Sequence[str]) -> dict[str, list[dict]]:

@@ -10,6 +10,7 @@ from monai.data import MetaTensor
 
 from ..errors import InputError
 from ..fluid import LESION_THRESHOLD
+from ..preprocessing.masks import lesion_mask
 from ..volumes import read_volume, same_grid
 
 __all__ = ["check_truth", "known_scans", "read_on_grid", "true_lesion"]
@@ -56,16 +57,10 @@ def true_lesion(entry: Mapping[str, Any], grid: MetaTensor) -> torch.Tensor:
     """Boolean mask on the grid of the scan: ``lesion``, a traced mask, or ``anomaly``, a probability, of a datalist entry.
 
     Raises:
-        InputError: when a traced mask is empty. It would make a healthy person of a patient.
+        InputError: when the file is no lesion mask, see `lesion_mask`. It would make a healthy person of a patient.
     """
     if "lesion" in entry:
-        traced = read_on_grid(entry["lesion"], grid) >= 0.5
-        if not traced.any():
-            raise InputError(
-                f"{entry['lesion']} has no voxel of 0.5 or more, so that nobody knows what is ill in {entry['subject']}; trace the "
-                "lesion, or write \"diseased\": false in the place of 'lesion'"
-            )
-        return traced
+        return lesion_mask(read_on_grid(entry["lesion"], grid), entry.get("label_value")).as_tensor() > 0
     if "anomaly" in entry:
         return read_on_grid(entry["anomaly"], grid) > LESION_THRESHOLD
     return torch.zeros(grid.shape, dtype=torch.bool)

@@ -180,3 +180,9 @@ class TrainingCheckpoint:
             self.evaluator.state.best_metric = state["best"]["metric"]
             self.evaluator.state.best_metric_epoch = state["best"]["epoch"]
         engine.logger.info(f"resumed from {self.path} after epoch {engine.state.epoch}")
+        if engine.state.epoch >= engine.state.max_epochs:
+            print(
+                f"this training is finished: {self.path} has all of its {engine.state.max_epochs} epochs, the learning rate is at "
+                "its end; to train longer, begin with its weights (--initial_weights) in another --output_dir",
+                flush=True,
+            )

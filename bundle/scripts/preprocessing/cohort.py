@@ -21,6 +21,7 @@ from ..saving import save_volume, write_whole
 from ..symmetry import estimate_mirror, mid_plane_reflection, symmetry
 from ..volumes import on_grid, read_volume
 from .coregister import moved_onto, rigid_registration
+from .masks import lesion_mask
 from .names import COMPANIONS
 from .sources import Scan, find_subjects
 from .tissues import tissue_labels
@@ -63,13 +64,15 @@ def _refuse_one_folder_for_two(subjects: Mapping[str, Sequence[Scan]]) -> None:
             )
 
 
-def _companion(scan: Scan, grid: MetaTensor) -> MetaTensor:
+def _companion(scan: Scan, grid: MetaTensor, label_value: int | Sequence[int] | None) -> MetaTensor:
     """A label map or lesion mask on the grid of the reference, in whole numbers.
 
     Raises:
         InputError: when it cannot be read, or nothing of it is left on the grid.
     """
     volume = read_volume(scan.path)
+    if scan.modality == "lesion":
+        volume = lesion_mask(volume, label_value)
     placed = on_grid(volume, grid, "nearest")
     if not placed.round().any():
         raise InputError(
@@ -139,6 +142,7 @@ def prepare_subject(
     output_dir: str | Path,
     settings: Mapping[str, Any],
     make_labels: bool = True,
+    label_value: int | Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Prepare the scans of one subject on the grid of its reference scan, the T1w where there is one.
 
@@ -152,6 +156,7 @@ def prepare_subject(
         output_dir: root of the tree.
         settings: what `transform` depends on; a subject with the same settings and files is not done again.
         make_labels: give a T1w without a label map a three-tissue one.
+        label_value: which labels of a lesion mask are lesion, see `lesion_mask`. A patient whose mask is none does not train.
 
     Returns:
         a row of the summary for each scan.
@@ -164,7 +169,7 @@ def prepare_subject(
     if record_path.is_file():
         record = json.loads(record_path.read_text())
         if record["fingerprint"] == fingerprint:
-            return [{**row, "status": "kept"} for row in record["summary"]]
+            return [row if row["status"] == "failed" else {**row, "status": "kept"} for row in record["summary"]]
     elif folder.exists():
         raise InputError(
             f"{folder} exists and is not of an earlier run; it will not be replaced: use another output_dir"
@@ -183,14 +188,16 @@ def prepare_subject(
     anat.mkdir(parents=True, exist_ok=True)
     files = {"brain": f"{prefix}_desc-brain_mask.nii.gz"}
     save_volume(brain, anat / files["brain"], np.uint8)
+    unusable: list[str] = []
     motions = _save_aligned(prepared, reference_modality, anat, prefix, files)
     for scan in scans:
         if scan.modality in COMPANIONS:
             name = f"{prefix}_desc-{COMPANIONS[scan.modality]}.nii.gz"
             try:
-                save_volume(_companion(scan, image), anat / name, np.int16)
+                save_volume(_companion(scan, image, label_value), anat / name, np.int16)
                 files[scan.modality] = name
-            except Exception as error:  # the scan is good without it
+            except Exception as error:  # the scan is good without it, but no healthy person of a patient
+                unusable.append(scan.modality)
                 failed = {"modality": scan.modality, "status": "failed", "message": reason(error)}
                 rows.append({**_row(subject, scan), **failed})
     if make_labels and "label" not in files and reference_modality == "t1":
@@ -204,6 +211,7 @@ def prepare_subject(
         "settings": settings,
         "reference": reference_modality,
         "files": files,
+        "unusable": unusable,
         "mirror_transform": mirror.tolist(),
         "symmetry": scores,
         "reference_to_scan": motions,
@@ -232,7 +240,8 @@ def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int
         files = {key: str(path.parent.relative_to(output_dir) / file) for key, file in record["files"].items()}
         name = path.name.removesuffix("_desc-preproc.json")
         entry = {"subject": name, "mirror_transform": record["mirror_transform"]}
-        entries.append({**entry, **{key: file for key, file in files.items() if key != "brain"}})
+        if "lesion" not in record.get("unusable", ()):
+            entries.append({**entry, **{key: file for key, file in files.items() if key != "brain"}})
         scans += [
             {
                 **entry,
@@ -263,6 +272,7 @@ def prepare_cohort(
     modality: str | None = None,
     workers: int = 1,
     make_labels: bool = True,
+    label_value: int | Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """Prepare all subjects that a path stands for; see `find_subjects` and `prepare_subject`.
 
@@ -276,7 +286,7 @@ def prepare_cohort(
         settings: see `prepare_subject`.
         modality: of all scans, when it is known.
         workers: processes.
-        make_labels: see `prepare_subject`.
+        make_labels, label_value: see `prepare_subject`.
 
     Returns:
         the summary.
@@ -294,7 +304,7 @@ def prepare_cohort(
     for left_over in output_dir.glob("**/.*.partial-*"):
         if not Path(f"/proc/{left_over.name.rsplit('-', 1)[1]}").exists():
             shutil.rmtree(left_over, ignore_errors=True)
-    jobs = [(subject, scans, transform, output_dir, settings, make_labels) for subject, scans in subjects]
+    jobs = [(subject, scans, transform, output_dir, settings, make_labels, label_value) for subject, scans in subjects]
     done = run_jobs(_prepare_or_say_why, jobs, workers, desc="preparing", unit="subject")
     rows = [row for subject_rows in done for row in subject_rows]
     _write_tables(output_dir, rows, int(os.environ.get("RANK", 0)))

