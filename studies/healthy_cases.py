@@ -3,8 +3,8 @@
 Written, each a datalist for ``run inferring``, ``run judging``, ``run gating`` and ``run calibrating``:
 
 - ``calibration.json``: the T1w of the people of ``healthy_split.json`` and of `studies.aged` that calibrate, and the former as T2w,
-  FLAIR and CT, too, which are made of the T1w by contrast curves, and as T1w with contrast agent, in which vessels and plexus are
-  painted: nobody here has a real healthy one;
+  FLAIR and CT, too, which are made of the T1w by contrast curves. All of them come as T1w with contrast agent, too, in which vessels
+  and plexus are painted: nobody here has a real healthy one;
 - ``test.json``: the same of the people that test, and two label maps that no training saw, in random modalities;
 - ``ventricles.json``: the T1w of the people that test, with ventricles whose walls are moved by 6 to 8 mm, unequally on both
   sides, by the deformation that the training uses;
@@ -126,6 +126,13 @@ def changed(brain: MetaTensor, label: MetaTensor, part: str, seed: int, **settin
     return transform.set_random_state(seed)({"scan": brain, "label": label})["scan"] * 1000.0
 
 
+def enhanced(brain: MetaTensor, seed: int) -> MetaTensor:
+    """The brain with bright vessels and plexus."""
+    label = tissue_labels(brain, brain > 0, np.eye(4))
+    settings = {"voxel_size": float(brain.pixdim[0]), "enhancement_prob": 1.0}
+    return changed(brain, label, "enhance", seed, **settings)
+
+
 def cleaned_label_map(path: str | Path, labels: LabelTable) -> MetaTensor:
     """A label map in RAS, with the brain's labels alone."""
     return labels.clean(Orientation("RAS", labels=None)(read_volume(path)))
@@ -200,20 +207,22 @@ def write_healthy_cases(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lists: dict[str, list[dict]] = {"calibration": [], "test": [], "ventricles": [], "degraded": [], "cavities": []}
     for kind in ("calibration", "test"):
-        for subject in aged.people()[kind]:
+        for number, subject in enumerate(aged.people()[kind]):
             scan = read_volume(aged.FOLDER / f"{subject}_T1w.nii.gz")
             lists[kind].append(entry(save(scan, folder / f"{subject}_t1.nii.gz"), "t1", diseased=False))
+            brain = ScaleToWhiteMatter()(Orientation("RAS", labels=None)(scan))
+            image = save(enhanced(brain, 1000 + number), folder / f"{subject}_t1c.nii.gz")
+            lists[kind].append(entry(image, "t1c", diseased=False))
         for number, subject in enumerate(tqdm(HEALTHY[kind], desc=kind)):
             random = np.random.RandomState([kind == "test", number])
             scan = read_volume(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz")
             lists[kind].append(entry(save(scan, folder / f"{subject}_t1.nii.gz"), "t1", diseased=False))
             brain = extracted(scan)
             lists[kind] += in_other_contrasts(subject, brain, folder, random)
-            # Nobody here has a real scan with contrast agent that could calibrate: its limit is that of T1w.
+            image = save(enhanced(brain, number), folder / f"{subject}_t1c.nii.gz")
+            lists[kind].append(entry(image, "t1c", diseased=False))
             if kind == "test":
                 label = tissue_labels(brain, brain > 0, np.eye(4))
-                enhanced = changed(brain, label, "enhance", number, enhancement_prob=1.0)
-                lists[kind].append(entry(save(enhanced, folder / f"{subject}_t1c.nii.gz"), "t1c", diseased=False))
                 wide = changed(brain, label, "ventricles", number, **WIDE_VENTRICLES)
                 image = save(wide, folder / f"{subject}_ventricles_t1.nii.gz")
                 lists["ventricles"].append(entry(image, "t1", diseased=False))

@@ -203,11 +203,18 @@ def test_a_field_is_written_on_a_rectangular_grid_whatever_the_scan_is(tmp_path,
     turn = sitk.AffineTransform(3)
     turn.Rotate(0, 1, 0.1)
     turn.Translate([3.0, -2.0, 5.0])
-    given = {"output_dir": tmp_path, "data_root_dir": "", "template": "icbm_2009a_symmetric", "atlas": "desikan_killiany"}
+    given = {
+        "output_dir": tmp_path,
+        "data_root_dir": "",
+        "template": "icbm_2009a_symmetric",
+        "atlas": "desikan_killiany",
+    }
     normalization = Normalization([], **given, image_keys=["scan"], settings={}, registration={})
     normalization._save_maps("p.nii.gz", TemplateMaps(turn, turn.GetInverse(), 1.0), scan)
     for way in ("to_mni", "from_mni"):
-        field = sitk.DisplacementFieldTransform(sitk.ReadImage(str(tmp_path / f"p_{way}_field.nii.gz"), sitk.sitkVectorFloat64))
+        field = sitk.DisplacementFieldTransform(
+            sitk.ReadImage(str(tmp_path / f"p_{way}_field.nii.gz"), sitk.sitkVectorFloat64)
+        )
         composite = sitk.ReadTransform(str(tmp_path / f"p_{way}.h5"))
         for index in ([12, 20, 6], [20, 22, 10], [28, 30, 14]):
             point = (np.diag([-1.0, -1.0, 1.0]) @ (axes @ index + affine[:3, 3])).tolist()

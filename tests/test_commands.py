@@ -68,6 +68,8 @@ def test_plain_run_is_training_and_an_earlier_stop_continues(tmp_path, sample_da
     assert sorted(losses(tmp_path)) == [1, 2]
     bundle_run("run", *config("train"), *arguments)
     assert losses(tmp_path) == pytest.approx(losses(trained), rel=1e-4)
+    assert "this training is finished" in bundle_run("run", *config("train"), *arguments).stdout
+    assert losses(tmp_path) == pytest.approx(losses(trained), rel=1e-4)
 
 
 def test_resume_after_kill_repeats_the_uninterrupted_run(tmp_path, sample_datalist):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, bundle_run, config, small
 from fire.parser import DefaultParseValue
-from scripts.config import check_command_line, from_config
+from scripts.config import check_command_line, from_config, method_files, method_names
 from scripts.errors import InputError
 from scripts.learning import load_weights
 
@@ -205,6 +205,9 @@ TRAIN, INFER = "train", "inference"
         (INFER, ["--result_spacing", "-1.0"], "--result_spacing -1.0 is not possible"),
         (TRAIN, ["--accumulation_steps", "0"], "--accumulation_steps 0 is not possible"),
         (TRAIN, ["--features", "[12,24,24,24]"], r"--features \[12, 24, 24, 24\] do not fit .* a multiple of 8"),
+        # Keys of which one replaces the other.
+        (TRAIN, ["--packed", "a.npz", "--datalist", "b.json"], "--packed brings its own datalist"),
+        (TRAIN, ["--packed", "a.npz", "--traced_masks", "['m.nii']"], "--packed brings its own traced_masks"),
         # Keys that have few values.
         ("inference+normalize", ["--registered", "fill"], "--registered fill .* one of filled, pred_healthy, scan"),
         ("inference+normalize", ["--engine", "ANTS"], "--engine ANTS .* one of elastix, ants"),
@@ -221,6 +224,22 @@ def test_types_and_sizes_are_refused_before_anything_runs(name, given, says):
 )
 def test_right_types_pass(given):
     check_command_line(["bundle", "run", "x", "--config_file", str(ROOT / "bundle/configs/inference.yaml"), *given])
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_the_files_of_a_method_train_as_the_documentation_says(name, tmp_path):
+    """As ``docs/commands.md`` has it for the ablations: what a method extends stands before it."""
+    files = [str(ROOT / "bundle/configs/guest.yaml"), *method_files(name)]
+    check_command_line(["bundle", "run", "training", "--config_file", str(files)])
+    (tmp_path / "own.yaml").write_text("+settings_of: {a: 1}\nmethod_setings: {}\n")
+    with pytest.raises(InputError, match="the key 'settings_of'|the key 'method_setings'"):
+        check_command_line(["bundle", "run", "training", "--config_file", str([*files, str(tmp_path / "own.yaml")])])
+
+
+def test_a_file_may_add_to_what_another_says(tmp_path):
+    (tmp_path / "own.yaml").write_text("+generator: {anomaly_prob: 0.5}\n")
+    files = [str(ROOT / "bundle/configs/train.yaml"), str(tmp_path / "own.yaml")]
+    check_command_line(["bundle", "run", "training", "--config_file", str(files)])
 
 
 @pytest.mark.parametrize("name", ["train", "inference", "preprocess", "compare", "generate", "register_lesions"])

@@ -12,6 +12,7 @@ import yaml
 from conftest import ROOT, bundle_run, config, options, small
 from scipy.ndimage import distance_transform_edt, zoom
 from scripts.appearance import ContrastBank
+from scripts.config import NO_MATTER, run_settings
 
 CONFIGS = ROOT / "bundle/configs"
 SAME = {"inference": {"method"}, "train": {"fold", "input_keys"}}  # another value is asked in the tests of methods
@@ -194,6 +195,21 @@ def test_no_key_is_left_out(name):
     known = written_down(name)
     assert set(known) - PLACES - INNER.get(name, set()) == set(OTHER[name])
     assert {key for key, value in OTHER[name].items() if known[key] == value} == SAME.get(name, set())
+
+
+@pytest.mark.parametrize("name", ["inference", "normalize", "preprocess"])
+def test_what_resumes_depends_on_every_key_but_those_that_cannot_matter(name, monkeypatch):
+    files = {"normalize": ["inference", "normalize"]}.get(name, [name])
+
+    def said(*more: str) -> dict:
+        monkeypatch.setattr("sys.argv", ["monai.bundle", "run", "x", *config(*files), *more])
+        return run_settings({"weights": "1"})
+
+    plain = said()
+    for key, value in OTHER[name].items():
+        other = said(f"--{key}", str(value))
+        assert (other != plain) == (key not in NO_MATTER), key
+    assert said("--output_dir", "elsewhere") == plain
 
 
 @pytest.fixture(scope="module")

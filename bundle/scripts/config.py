@@ -17,6 +17,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, run
 
 from .errors import InputError, one_line_errors
+from .locations import CONFIGS
 
 # What is null or worked out unless a command line says it.
 KINDS = {
@@ -88,8 +89,6 @@ NO_MATTER = (
 )
 
 __all__ = ["CONFIGS", "check_command_line", "from_config", "method_files", "method_names", "parse", "run_settings"]
-
-CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def parse(files: Sequence[str], overrides: Mapping[str, Any]) -> ConfigParser:

@@ -28,7 +28,8 @@ def test_the_lesion_of_the_reader_is_brought_to_mni_space(server, scans, tmp_pat
     right = (index @ scan.affine[:3, :3].T + scan.affine[:3, 3])[..., 0]
     middle = np.median(right[values > 0])
     drawn = ((values > 0) & (right > middle + 20) & (right < middle + 34)).astype(np.uint8)
-    nib.save(nib.Nifti1Image(drawn, scan.affine), tmp_path / "label.nii.gz")
+    other = ((values > 0) & (right < middle - 20)).astype(np.uint8)  # another segment, which is no lesion
+    nib.save(nib.Nifti1Image(drawn + 2 * other, scan.affine), tmp_path / "label.nii.gz")
     with (tmp_path / "label.nii.gz").open("rb") as stream:
         requests.put(
             f"{server.url}/datastore/label?image=patient0_t1&tag=final",

@@ -9,7 +9,9 @@ from scripts.data.masks import matched_masks
 from scripts.errors import InputError
 
 ENDINGS = ("", "_lesion", "_mask", "_seg", "-label", "_label-lesion_roi", "_desc-lesion_mask", "_lesion_mask")
-PEOPLE = st.lists(st.sampled_from(["anna", "ben", "sub-01", "sub-02", "p1", "p11", "x"]), min_size=1, max_size=4, unique=True)
+PEOPLE = st.lists(
+    st.sampled_from(["anna", "ben", "sub-01", "sub-02", "p1", "p11", "x"]), min_size=1, max_size=4, unique=True
+)
 
 
 def scan(root: Path, relative: str, person: str, modality: str = "t1") -> dict:
@@ -17,7 +19,9 @@ def scan(root: Path, relative: str, person: str, modality: str = "t1") -> dict:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(people=PEOPLE, masked=st.integers(1, 4), ending=st.sampled_from(ENDINGS), folders=st.booleans(), deep=st.booleans())
+@given(
+    people=PEOPLE, masked=st.integers(1, 4), ending=st.sampled_from(ENDINGS), folders=st.booleans(), deep=st.booleans()
+)
 def test_the_right_mask_or_a_refusal(tmp_path_factory, people, masked, ending, folders, deep):
     """Folders a person, or names a person; masks in the same folders or all in one."""
     root, labels = (tmp_path_factory.mktemp(name) for name in ("scans", "labels"))
@@ -38,7 +42,10 @@ def test_the_right_mask_or_a_refusal(tmp_path_factory, people, masked, ending, f
 
 
 def test_a_mask_of_a_person_serves_all_scans_of_that_person(tmp_path):
-    scans = [scan(tmp_path, f"sub-01/sub-01_{name}.nii.gz", "sub-01", kind) for name, kind in (("T1w", "t1"), ("FLAIR", "flair"))]
+    scans = [
+        scan(tmp_path, f"sub-01/sub-01_{name}.nii.gz", "sub-01", kind)
+        for name, kind in (("T1w", "t1"), ("FLAIR", "flair"))
+    ]
     labels = tmp_path / "labels"
     labels.mkdir()
     (labels / "sub-01_label-lesion_mask.nii.gz").touch()

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from monai.data import MetaTensor
 
+from .. import __version__
 from ..errors import InputError
 from ..jobs import my_share, reason, run_jobs
 from ..saving import save_volume, write_whole
@@ -38,8 +39,8 @@ ENDING = {  # of the file names of BIDS derivatives
 
 
 def _fingerprint(scans: Sequence[Scan], settings: Mapping[str, Any]) -> str:
-    """Of the contents of the files and of what is done to them; not of their names or dates."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    """Of the contents of the files, of what is done to them and of the version; not of their names or dates."""
+    digest = hashlib.sha256(json.dumps({**settings, "version": __version__}, sort_keys=True, default=str).encode())
     for scan in sorted(scans, key=lambda scan: scan.name):
         digest.update(f"{scan.name} {scan.modality}".encode())
         for file in scan.files:
@@ -168,7 +169,8 @@ def prepare_subject(
     fingerprint = _fingerprint(scans, settings)
     if record_path.is_file():
         record = json.loads(record_path.read_text())
-        if record["fingerprint"] == fingerprint:
+        whole = all((folder / "anat" / name).is_file() for name in record["files"].values())
+        if whole and record["fingerprint"] == fingerprint:
             return [row if row["status"] == "failed" else {**row, "status": "kept"} for row in record["summary"]]
     elif folder.exists():
         raise InputError(
