@@ -3,7 +3,7 @@
 Written, each a datalist for ``run inferring``, ``run judging``, ``run gating`` and ``run calibrating``:
 
 - ``calibration.json``: the T1w of the people of ``healthy_split.json`` and of `studies.aged` that calibrate, and the former as T2w,
-  FLAIR and CT, too, which are made of the T1w by contrast curves. All of them come as T1w with contrast agent, too, in which vessels
+  FLAIR and CT, too, which are made of the T1w by contrast curves. All come as T1w with contrast agent, too, in which vessels
   and plexus are painted: nobody here has a real healthy one;
 - ``test.json``: the same of the people that test, and two label maps that no training saw, in random modalities;
 - ``ventricles.json``: the T1w of the people that test, with ventricles whose walls are moved by 6 to 8 mm, unequally on both

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from monai.bundle import ConfigParser
+from scripts.config import check_command_line
 
 CONFIGS = ROOT / "bundle/configs"
 PAGES = [ROOT / "README.md", ROOT / "bundle/docs/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -93,6 +94,11 @@ def test_every_command_of_the_docs_names_a_task_and_keys_that_exist():
                 name = key.removeprefix("--")
                 known = name in OWN or name in parser or name.split("::")[0] in parser or name in ("tracking", "input")
                 assert known, f"{where}: {key}"
+            # The command's own check, which a user meets first.
+            own = [word for key, value in given.items() if key != "--config_file" for word in (key, value)]
+            check_command_line(
+                ["bundle", "run", words[0], "--config_file", str([str(ROOT / file) for file in files]), *own]
+            )
             checked += 1
     assert checked > 30
 

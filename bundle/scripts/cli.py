@@ -106,12 +106,18 @@ def main() -> None:
     if not words or words[0] in ("-h", "--help"):
         print(f"una {__version__}: healthy brain anatomy from any scan, and what deviates from it\n")
         print("\n".join(f"  una {command:<14} {about(command)}" for command in COMMANDS))
+        print("  una bids           A BIDS data set in, BIDS derivatives out: una bids BIDS_DIR OUT participant|group")
         print("\nuna COMMAND --help lists its keys; una --completion is a script for bash and zsh. Research use only.")
         return
     if words[0] in ("--version", "--completion"):
         print(__version__ if words[0] == "--version" else _completion())
         return
     command, *rest = words
+    if command == "bids":  # what it needs takes seconds to load
+        from .bids_app import main as bids
+
+        bids(rest)
+        return
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         told = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"

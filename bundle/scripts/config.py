@@ -271,8 +271,8 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         argv: command line, ``sys.argv`` by default.
 
     Raises:
-        InputError: when a key is used by nothing, with the nearest one that is; when one key replaces another; when a value has another type, or is a size that
-            cannot be; when there is no such ``device``; when ``output_dir`` cannot be written to.
+        InputError: when a key is used by nothing, with the nearest one that is; when one key replaces another; when a value has
+            another type, or is a size that cannot be; when there is no such ``device``; when ``output_dir`` cannot be written to.
     """
     argv = sys.argv if argv is None else argv
     given = _given(argv[2:]) if argv[1:2] == ["run"] else {}

@@ -56,8 +56,8 @@ class ConformalLimit(CaseHandler):
         ill = [scan["subject"] for scan in scans if scan.get("diseased") or {"lesion", "anomaly"} & set(scan)]
         if ill:
             raise InputError(
-                f"only healthy people set a limit, and {', '.join(map(str, ill[:5]))}{' ...' if len(ill) > 5 else ''} have a lesion; leave "
-                "them out of the list"
+                f"only healthy people set a limit, and {', '.join(map(str, ill[:5]))}{' ...' if len(ill) > 5 else ''} have a "
+                "lesion; leave them out of the list"
             )
         self.output_dir = Path(output_dir)
         self.checkpoint = Path(checkpoint)
