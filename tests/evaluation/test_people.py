@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from scripts.data import Survey
 from scripts.errors import InputError
 from scripts.evaluation import CaseHandler, Conformal, Frontier, PostProcessing, Record
+from scripts.evaluation.truth import known_hash
 from scripts.methods import ConformalLimit
 
 AFFINE = np.diag([10.0, 10.0, 10.0, 1.0])  # a voxel is 1 ml
@@ -54,6 +55,23 @@ def test_a_calibration_counts_people(tmp_path):
     known = limit("many", 19)
     assert known["people"] == 19 and len(known["limits"]) == 19
     assert known["limit"] == pytest.approx(1.37, abs=0.01)  # the last scan of the last person
+
+
+def test_a_small_group_costs_no_other_its_limit_and_a_patient_is_refused(tmp_path, capsys):
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    given = {"checkpoint": tmp_path / "model.pt", "settings": {}, "smoothing": 0.0, "min_volume_ml": 0.1}
+    made = ConformalLimit(tmp_path, **given)
+    for number in range(23):
+        modality = "t1" if number < 19 else "t2"
+        made.note({"subject": f"s{number}", "modality": modality, "score": score(1.0 + number / 100)})
+    made.write(Engine(lambda *_: None))
+    assert set(json.loads((tmp_path / "calibration.json").read_text())["modalities"]) == {"t1"}
+    assert "t2 gets no limit: 4 healthy people cannot promise" in capsys.readouterr().out
+    for known in ({"lesion": "mask.nii.gz"}, {"anomaly": "p.nii.gz"}, {"diseased": True}):
+        with pytest.raises(InputError, match="only healthy people set a limit, and ill have a lesion"):
+            ConformalLimit(
+                tmp_path, **given, scans=[{"subject": "well", "diseased": False}, {"subject": "ill", **known}]
+            )
 
 
 def test_a_frontier_counts_people(tmp_path):
@@ -113,3 +131,15 @@ def test_results_without_a_lesion_have_tables(tmp_path):
     content = json.loads((tmp_path / "comparison.json").read_text())
     assert [row["healthy_ml"] for row in content["summary"]] == [2.0, 2.0]
     assert all(row[name] is None for row in content["summary"] for name in LESION_MEASURES if name in row)
+
+
+def test_another_mask_under_the_same_path_is_another_truth(tmp_path):
+    mask = tmp_path / "mask.nii.gz"
+    entry = {"subject": "p", "image": "p.nii.gz", "content": "1", "lesion": str(mask)}
+    hashes = []
+    for values in (b"one", b"other"):
+        mask.write_bytes(values)
+        hashes += [known_hash(entry), known_hash({**entry, "label_value": 2})]
+    mask.write_bytes(b"one")
+    assert len(set(hashes)) == 4 and known_hash(entry) == hashes[0]
+    assert known_hash({**entry, "image": "elsewhere/p.nii.gz"}) == hashes[0]

@@ -28,7 +28,7 @@ from .lesions import mask_metrics
 from .postprocess import PostProcessing
 from .statistics import bootstrap_interval, paired_tests
 from .thresholds import Fixed, Record, Rule, lowest_limit
-from .truth import check_truth, true_lesion
+from .truth import check_truth, known_hash, true_lesion
 from .voxels import LEVELS, count_voxels, precision_recall, slice_metrics, slice_scores, voxel_metrics
 
 __all__ = ["Comparison", "Guest", "check_splits", "write_scores"]
@@ -242,7 +242,7 @@ class Comparison:
             MEASURES,
             about["digest"],
             sorted(self.entries),
-            [entry["content"] for entry in self.entries.values()],
+            [known_hash(entry) for entry in self.entries.values()],
             vars(self.postprocessing.erode),
             vars(self.postprocessing.smooth),
             self.postprocessing.min_volume_ml,
@@ -253,7 +253,7 @@ class Comparison:
 
     def _ground(self, case: Mapping[str, Any]) -> Ground:
         """The grid of the scan, cropped to what matters, and on it the brain and the truth."""
-        file = self.output_dir / "cases" / f"{case['subject']}_{self.entries[case['subject']]['content'][:12]}.npz"
+        file = self.output_dir / "cases" / f"{case['subject']}_{known_hash(self.entries[case['subject']])[:12]}.npz"
         if file.is_file():
             kept = np.load(file)
             grid = MetaTensor(torch.zeros((1, *kept["brain"].shape)), affine=torch.from_numpy(kept["affine"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +13,10 @@ from monai.data import MetaTensor
 from ..errors import InputError
 from ..fluid import LESION_THRESHOLD
 from ..preprocessing.masks import lesion_mask
+from ..saving import file_hash
 from ..volumes import read_volume, same_grid
 
-__all__ = ["check_truth", "known_scans", "read_on_grid", "true_lesion"]
+__all__ = ["check_truth", "known_hash", "known_scans", "read_on_grid", "true_lesion"]
 
 
 def check_truth(entry: Mapping[str, Any]) -> None:
@@ -25,6 +28,13 @@ def check_truth(entry: Mapping[str, Any]) -> None:
         raise InputError(
             f"nothing is known of {entry['subject']}: add 'lesion', 'anomaly' or \"diseased\": false to its datalist entry"
         )
+
+
+def known_hash(entry: Mapping[str, Any]) -> str:
+    """Of the content of a scan and of all that is known of it: what was made of another mask under the same path is made again."""
+    files = [file_hash(entry[key]) if key in entry else None for key in ("lesion", "anomaly")]
+    known = [entry["content"], *files, entry.get("label_value"), entry.get("diseased")]
+    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()
 
 
 def known_scans(scans: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
