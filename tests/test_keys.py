@@ -99,6 +99,8 @@ OTHER = {
         "ventricle_prob": 0.5,
         "ventricle_change": [-1.0, 4.0],
         "ventricle_asymmetry": 0.3,
+        "sulci_prob": 0.5,
+        "sulci_change": [1.0, 2.0],
         "mass_effect_prob": 0.5,
         "enhancement_prob": 0.5,
         "compartments": [1, 3],

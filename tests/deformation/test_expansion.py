@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.networks.blocks import Warp
 from scipy.integrate import solve_ivp
-from scripts.deformation import RandExpansion, RandExpansiond, RandVentriclesd, expansion_field
+from scripts.deformation import RandExpansion, RandExpansiond, RandSulcid, RandVentriclesd, expansion_field
 
 WHITE, GRAY, VENTRICLES, OUTER = 2, 3, (4, 43), 24
 
@@ -75,6 +75,25 @@ def test_ventricles_differ_between_sides(labels):
         left, right = ((label == number).sum().item() for number in VENTRICLES)
         excess.append((left - right) / (left + right))
     assert min(excess) < -0.1 and max(excess) > 0.1
+
+
+def test_sulci_widen_on_one_side_and_ventricles_stay(labels):
+    label, sides = head(), []
+    place = from_middle(label.shape[-1])
+    sheet = (place[1].abs() < 1) & (place[0].abs() > 12) & (label[0] > 0)  # a sulcus on each side
+    label[0][sheet] = OUTER
+    widen = RandSulcid("label", labels, depth=(2, 12), reach=(5.0, 6.0), amount=(3.0, 3.0), scale=1.5, mode="nearest")
+    for seed in range(10):
+        wide = widen.set_random_state(seed)({"label": label})["label"]
+        for number in VENTRICLES:
+            assert (wide == number).sum().item() == pytest.approx((label == number).sum().item(), rel=0.03)
+        more = [
+            ((wide == OUTER) & half).sum().item() - ((label == OUTER) & half).sum().item()
+            for half in (place[0] < 0, place[0] > 0)
+        ]
+        assert min(map(abs, more)) < 0.1 * max(map(abs, more)) and max(more) > 20
+        sides.append(more[0] > more[1])
+    assert 0 < sum(sides) < 10
 
 
 def test_outer_csf_is_no_ventricle(labels):

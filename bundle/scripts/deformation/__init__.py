@@ -2,7 +2,7 @@
 that know the labels."""
 
 from .deform import RandDeformation, RandDeformationd
-from .expansion import RandExpansion, RandExpansiond, RandVentriclesd, expansion_field
+from .expansion import RandExpansion, RandExpansiond, RandSulcid, RandVentriclesd, expansion_field
 from .flip import RandLateralFlip, RandLateralFlipd
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "RandExpansiond",
     "RandLateralFlip",
     "RandLateralFlipd",
+    "RandSulcid",
     "RandVentriclesd",
     "expansion_field",
 ]

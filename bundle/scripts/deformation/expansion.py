@@ -23,7 +23,7 @@ from ..randomness import RandDictionaryTransform
 # MONAI's Warp says at every start which of its two ways it takes; both give the same.
 warnings.filterwarnings("ignore", message="monai.networks.blocks.Warp: Using PyTorch native grid_sample")
 
-__all__ = ["RandExpansion", "RandExpansiond", "RandVentriclesd", "expansion_field"]
+__all__ = ["RandExpansion", "RandExpansiond", "RandSulcid", "RandVentriclesd", "expansion_field"]
 
 
 def expansion_field(
@@ -162,3 +162,52 @@ class RandVentriclesd(RandExpansiond):
     def region(self, item: torch.Tensor) -> torch.Tensor:
         deep = deeper_than(convert_to_tensor(item, track_meta=False)[0] > 0, self.depth)
         return deep & convert_to_tensor(self.labels.mask(item, "csf"), track_meta=False)
+
+
+class RandSulcid(RandExpansiond):
+    """Widen the sulci of a random place on one side of a subject, as age does in some people.
+
+    Sulci are the CSF of a label map in a range of depths below the surface of the brain: shallower CSF would push the surface
+    outwards, deeper CSF is that of the ventricles. They widen around a random
+    voxel of theirs, less and less with the distance (a Gaussian), and not beyond the middle of the brain.
+
+    Args:
+        keys: items on one grid, the first axis from left to right.
+        labels: label scheme, with the tissue ``csf``.
+        depth: range in voxels.
+        reach: range in voxels, standard deviation of that Gaussian.
+        label_key: label map.
+        expansion: further arguments of `RandExpansiond`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        labels: LabelTable,
+        depth: tuple[float, float],
+        reach: tuple[float, float],
+        label_key: str = "label",
+        **expansion,
+    ) -> None:
+        super().__init__(keys, label_key, **expansion)
+        self.labels = labels
+        self.depth = depth
+        self.reach = reach
+
+    def region(self, item: torch.Tensor) -> torch.Tensor:
+        plain = convert_to_tensor(item, track_meta=False)
+        brain = plain[0] > 0
+        between = deeper_than(brain, self.depth[0]) & ~deeper_than(brain, self.depth[1])
+        sulci = convert_to_tensor(self.labels.mask(item, "csf"), track_meta=False) & between
+        voxels = sulci[0].nonzero()
+        if not len(voxels):
+            return sulci.float()
+        middle = voxels[self.transform.R.randint(len(voxels))].float()
+        reach = self.transform.R.uniform(*self.reach)
+        # The middle plane of the brain, to which the weight falls to 0 from the chosen side.
+        plane = brain.nonzero()[:, 0].float().mean()
+        axes = [torch.arange(size, device=plain.device, dtype=torch.float32) for size in plain.shape[1:]]
+        weights = [torch.exp(-0.5 * ((axis - place) / reach) ** 2) for axis, place in zip(axes, middle)]
+        weights[0] = weights[0] * ((axes[0] - plane) * torch.sign(middle[0] - plane) / reach).clamp(0.0, 1.0)
+        weight = weights[0][:, None, None] * weights[1][None, :, None] * weights[2][None, None, :]
+        return sulci * weight[None]
