@@ -367,6 +367,7 @@ def test_verify_and_export(trained, tmp_path):
         torch.testing.assert_close(torch.from_numpy(outside), scripted(image), atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_package_is_downloaded_and_infers_elsewhere(cohort, tmp_path):
     subprocess.run(["make", "package"], cwd=ROOT, check=True, capture_output=True)
     version = json.loads((ROOT / "bundle/configs/metadata.json").read_text())["version"]

@@ -84,6 +84,7 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_end(clock):
     assert before + after == pytest.approx(rates)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_cut_off_before_it_was_fitted_is_fitted_elsewhere(clock):
     first, _, scheduler, _ = training(clock, iterations=100, max_minutes=1.0, stop=EPOCH)
     first.run(range(EPOCH), max_epochs=10)

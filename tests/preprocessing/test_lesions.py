@@ -62,6 +62,7 @@ def test_a_known_deformation_is_found(subject):
     assert quality["dice"] > 0.95 and quality["least_jacobian"] > 0.0
 
 
+@pytest.mark.slow
 def test_masks_reach_subjects_and_training(subject, tmp_path):
     folder, t1, _, truth = subject
     flat = tmp_path / "flat.nii.gz"

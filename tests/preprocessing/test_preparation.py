@@ -223,6 +223,7 @@ def raw_cohort(sample_datalist, folder, count: int) -> list:
     return ["run", "preprocessing", *config("preprocess"), *where]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(sample_datalist, tmp_path):
     command = raw_cohort(sample_datalist, tmp_path, 3)
     process = bundle_start(*command)
