@@ -77,7 +77,7 @@ class MatchContrast(Transform):
         hold: float = 0.01,
         bend: float = 10.0,
         uneven: Sequence[float] = (0.013, 0.018),
-        severe: Sequence[float] = (0.0175, 0.0205),
+        severe: Sequence[float] = (0.0195, 0.021),
         uneven_bend: float = 0.005,
         far: float = 2.8,
         iterations: int = 8,
