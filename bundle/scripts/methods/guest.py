@@ -67,8 +67,8 @@ class Guest:
         if checkpoint is not None and Path(checkpoint).is_file():
             weights = file_hash(checkpoint)
             digest.update(weights.encode())
-        calibration = self.parser.get("calibration") and self["calibration"]
-        if calibration is not None and Path(calibration).is_file():
+        calibration = self["calibration"] if "calibration" in self.parser else None
+        if isinstance(calibration, str) and Path(calibration).is_file():
             digest.update(file_hash(calibration).encode())
         known = {key: self[key] for key in ("title", "sees", "priors", "threshold", "seed", "iterations")}
         return {"name": self.name, **known, "weights": weights, "digest": digest.hexdigest()}

@@ -56,8 +56,8 @@ class MatchContrast(Transform):
             place explains: below the first value the coil is even, above the second it is very uneven. Even coils are nearly
             quadratic over a head, and a stiff gain takes little of a faint lesion. The scan of an uneven coil is predicted anew
             with `uneven_bend`. Between the two values both predictions count by shares: no scan lies where little decides much.
-        severe: of the mean of that unevenness with and without the marked cells; between them a third prediction takes over. So
-            strong a field marks healthy tissue, and its loose gain is found everywhere. It takes a soft lesion for the field.
+        severe: of that unevenness; between them a third prediction takes over. So strong a field marks healthy tissue, and its loose
+            gain is found everywhere. It takes a soft lesion for the field.
         uneven_bend: `bend` for such a scan, whose gain changes within a few centimetres, as the severe fields of Table B.1 do.
         far: from its prediction lies a scan whose difference, averaged over a voxel's neighbours, is this many robust standard
             deviations of all differences. A cell is marked where more than half of it is that far, and so are its neighbours.
@@ -77,7 +77,7 @@ class MatchContrast(Transform):
         hold: float = 0.01,
         bend: float = 10.0,
         uneven: Sequence[float] = (0.013, 0.018),
-        severe: Sequence[float] = (0.0195, 0.021),
+        severe: Sequence[float] = (0.017, 0.018),
         uneven_bend: float = 0.005,
         far: float = 2.8,
         iterations: int = 8,
@@ -115,13 +115,13 @@ class MatchContrast(Transform):
         cells = _Cells(inside, np.maximum(np.rint(self.cell / spacing).astype(int), 1), spacing)
         marked = np.zeros(cells.number, dtype=bool)
         expected, stiff_gain = self._fit(t1, scan, cells, self.bend, np.zeros(cells.number), marked)
-        with_all, log_gain = cells.unevenness(stiff_gain, ~marked), stiff_gain
+        log_gain = stiff_gain
         marked = cells.marked(scan - expected, self.far)
         if marked.any():
             expected, log_gain = self._fit(t1, scan, cells, self.bend, stiff_gain, marked)
         beside = cells.unevenness(log_gain, ~marked)
         loose = float(np.interp(beside, self.uneven, (0.0, 1.0)))
-        severe = float(np.interp((with_all + beside) / 2.0, self.severe, (0.0, 1.0)))
+        severe = float(np.interp(beside, self.severe, (0.0, 1.0)))
         if loose > 0.0:
             # An uneven coil marks healthy cells. What the loose gain of the others explains is marked no longer.
             explained, log_gain = self._fit(t1, scan, cells, self.uneven_bend, log_gain, marked)
