@@ -72,7 +72,7 @@ def commands(page) -> list[list[str]]:
     for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             line = line.replace("$C", "bundle/configs")
-            if "monai.bundle run" in line and not line.startswith("#"):
+            if "monai.bundle run" in line.split("#")[0]:
                 found.append(shlex.split(line, comments=True))
     return found
 

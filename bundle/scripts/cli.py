@@ -30,7 +30,7 @@ COMMANDS = {
     "generating": ("generate",),
     "comparing": ("compare",),
 }
-KEY = re.compile(r"^([a-z]\w*):(?: +(.*?))?(?: +# (.*))?$")
+KEY = re.compile(r"^([a-z]\w*):(?: +([^# ].*?))?(?: +# (.*))?$")
 HIDDEN = ("imports", "initialize", "finalize", "run", "check", "bundle_root", "handlers", "maps", "saves", "results")
 WIDTH = 32  # columns of a key and its default
 

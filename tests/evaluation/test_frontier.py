@@ -115,7 +115,7 @@ def test_a_patient_whose_mask_is_empty_is_no_healthy_person(entries, tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((10, 10, 10), dtype=np.uint8), AFFINE), tmp_path / "empty.nii.gz")
     patient = {"subject": "patient", "lesion": str(tmp_path / "empty.nii.gz")}
     handler = Frontier([*entries[:-1], patient], PostProcessing(0.0, 0.0, 0.1), tmp_path)
-    with pytest.raises(InputError, match="empty.nii.gz has no voxel of 0.5 or more, .* in patient"):
+    with pytest.raises(InputError, match="empty.nii.gz marks no lesion: every voxel is 0"):
         handler.note(case(patient, {"score": healthy_score(1.0)}))
     assert not handler.healthy and not handler.diseased
 
