@@ -150,7 +150,7 @@ def test_a_large_bright_lesion_of_soft_borders_is_no_coil_and_a_coil_beside_it_i
     place = torch.stack(torch.meshgrid(*[torch.arange(48.0)] * 3, indexing="ij"), dim=-1) * 4.0
     away = ((place - torch.tensor([136.0, 96.0, 110.0])) ** 2).sum(dim=-1).sqrt()
     tumour = torch.sigmoid((36.0 - away) / 5.0) * brain
-    # Factors that change within 6 cm. A field that is stronger by half is severe: its gain is found everywhere, the lesion in it, too.
+    # Factors that change within 6 cm. A stronger field is severe: its gain is found everywhere.
     wave = torch.cos(place[..., 0] / 20.0) * torch.cos(place[..., 1] / 22.0 + 1.0)
     coil = torch.exp(0.06 * wave) if uneven_coil else torch.ones_like(t1)
     healthy = (0.2 + 1.2 * t1 - 0.9 * t1**2) * coil * brain

@@ -56,8 +56,8 @@ class MatchContrast(Transform):
             place explains: below the first value the coil is even, above the second it is very uneven. Even coils are nearly
             quadratic over a head, and a stiff gain takes little of a faint lesion. The scan of an uneven coil is predicted anew
             with `uneven_bend`. Between the two values both predictions count by shares: no scan lies where little decides much.
-        severe: of that unevenness; between them a third prediction takes over. So strong a field marks healthy tissue, and its loose
-            gain is found everywhere. It takes a soft lesion for the field.
+        severe: of that unevenness; between them a third prediction takes over. So strong a field marks healthy tissue, and its
+            loose gain is found everywhere. It takes a soft lesion for the field.
         uneven_bend: `bend` for such a scan, whose gain changes within a few centimetres, as the severe fields of Table B.1 do.
         far: from its prediction lies a scan whose difference, averaged over a voxel's neighbours, is this many robust standard
             deviations of all differences. A cell is marked where more than half of it is that far, and so are its neighbours.
