@@ -126,9 +126,8 @@ def changed(brain: MetaTensor, label: MetaTensor, part: str, seed: int, **settin
     return transform.set_random_state(seed)({"scan": brain, "label": label})["scan"] * 1000.0
 
 
-def enhanced(brain: MetaTensor, seed: int) -> MetaTensor:
+def enhanced(brain: MetaTensor, label: MetaTensor, seed: int) -> MetaTensor:
     """The brain with bright vessels and plexus."""
-    label = tissue_labels(brain, brain > 0, np.eye(4))
     settings = {"voxel_size": float(brain.pixdim[0]), "enhancement_prob": 1.0}
     return changed(brain, label, "enhance", seed, **settings)
 
@@ -207,22 +206,25 @@ def write_healthy_cases(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lists: dict[str, list[dict]] = {"calibration": [], "test": [], "ventricles": [], "degraded": [], "cavities": []}
     for kind in ("calibration", "test"):
-        for number, subject in enumerate(aged.people()[kind]):
+        for subject in aged.people()[kind]:
             scan = read_volume(aged.FOLDER / f"{subject}_T1w.nii.gz")
             lists[kind].append(entry(save(scan, folder / f"{subject}_t1.nii.gz"), "t1", diseased=False))
-            brain = ScaleToWhiteMatter()(Orientation("RAS", labels=None)(scan))
-            image = save(enhanced(brain, 1000 + number), folder / f"{subject}_t1c.nii.gz")
-            lists[kind].append(entry(image, "t1c", diseased=False))
+            if kind == "calibration":
+                brain = ScaleToWhiteMatter()(scan.clamp(min=0.0))
+                label = tissue_labels(brain, brain > 0, np.eye(4))
+                image = save(enhanced(brain, label, int(subject[-3:])), folder / f"{subject}_t1c.nii.gz")
+                lists[kind].append(entry(image, "t1c", diseased=False))
         for number, subject in enumerate(tqdm(HEALTHY[kind], desc=kind)):
             random = np.random.RandomState([kind == "test", number])
             scan = read_volume(SHARED / f"healthy_t1w/{subject}_T1w.nii.gz")
             lists[kind].append(entry(save(scan, folder / f"{subject}_t1.nii.gz"), "t1", diseased=False))
             brain = extracted(scan)
             lists[kind] += in_other_contrasts(subject, brain, folder, random)
-            image = save(enhanced(brain, number), folder / f"{subject}_t1c.nii.gz")
+            label = tissue_labels(brain, brain > 0, np.eye(4))
+            seed = number if kind == "test" else 100 + number
+            image = save(enhanced(brain, label, seed), folder / f"{subject}_t1c.nii.gz")
             lists[kind].append(entry(image, "t1c", diseased=False))
             if kind == "test":
-                label = tissue_labels(brain, brain > 0, np.eye(4))
                 wide = changed(brain, label, "ventricles", number, **WIDE_VENTRICLES)
                 image = save(wide, folder / f"{subject}_ventricles_t1.nii.gz")
                 lists["ventricles"].append(entry(image, "t1", diseased=False))

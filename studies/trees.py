@@ -28,11 +28,10 @@ from tqdm import tqdm
 
 from .sharpness import cases
 
-TARGET = {"csf": 0.22, "gray_matter": 0.53, "deep_gray_matter": 0.64, "white_matter": 0.75}  # as in sizes/released.yaml
 TEACHERS = {
     "one patient": ("sub-ms07",),
     "three patients of one scanner": ("sub-ms01", "sub-ms07", "sub-ms12"),
-    "five people": (),
+    "five people": None,
 }
 SLAB = 8  # voxels of 2 mm
 
@@ -45,7 +44,8 @@ def taught(features: Iterable[np.ndarray], values: Iterable[np.ndarray]) -> Hist
 def teachers(datalist: str) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
     """By person and contrast: what lies around the voxels outside of lesions, and the T1w there."""
     generator = parse(["generator.yaml"], {"datalist": datalist})
-    typical = TypicalContrast(generator.get_parsed_content("labels"), TARGET)
+    contrast = parse(["bank.yaml"], {}).get("target_contrast")
+    typical = TypicalContrast(generator.get_parsed_content("labels"), contrast)
     known = {}
     for subject in generator.get_parsed_content("subjects"):
         inside = subject["label"] > 0
@@ -64,7 +64,7 @@ def write_trees(datalist: str, folder: Path) -> pd.DataFrame:
     pairs, prepare = teachers(datalist), from_config("evaluation.yaml", "preparation", {})
     learned = {
         (name, key): taught(
-            *zip(*(pair for (who, what), pair in pairs.items() if what == key and who in (people or (who,))))
+            *zip(*(pair for (who, what), pair in pairs.items() if what == key and (people is None or who in people)))
         )
         for name, people in TEACHERS.items()
         for key in ("t2", "flair")

@@ -13,11 +13,15 @@ from monai.data import MetaTensor
 from scripts.data import find_scans, load_datalist
 from scripts.errors import InputError
 from scripts.evaluation import true_lesion
-from scripts.preprocessing import find_subjects, lesion_mask, read_lesion_mask
+from scripts.preprocessing import find_subjects, lesion_mask
 from scripts.residual import FillLesion
 from scripts.standard_space import load_template
 from scripts.standard_space.template import in_mni_space
 from scripts.volumes import FinerGridd, read_volume, voxel_ml
+
+
+def read_lesion_mask(path, label_value=None) -> MetaTensor:
+    return lesion_mask(read_volume(path), label_value)
 
 
 @pytest.fixture(scope="module")

@@ -281,7 +281,9 @@ def test_healthy_people_calibrate_the_score_and_pass_the_gate(trained, cohort, t
     assert done.returncode == 1 and "4 healthy people" in done.stderr and "19 are needed" in done.stderr
 
 
-def test_judging_compares_scores_and_fillings(trained, cohort, tmp_path):
+@pytest.fixture
+def known_scans(cohort, tmp_path):
+    """Two lesions, one of them large, and a healthy person, in ``tmp_path``."""
     entry = json.loads((cohort / "datalist.json").read_text())["test"][0]
     shutil.copytree(cohort / "case_0000", tmp_path / "case_0000")
     healthy = nib.load(tmp_path / entry["healthy"])
@@ -306,6 +308,10 @@ def test_judging_compares_scores_and_fillings(trained, cohort, tmp_path):
         {"subject": "large", "image": "large.nii.gz", "lesion": "large_lesion.nii.gz", **same, "anatomy": "another"},
     ]
     (tmp_path / "scans.json").write_text(json.dumps({"test": scans}))
+    return scans
+
+
+def test_judging_compares_scores_and_fillings(trained, known_scans, tmp_path):
     arguments = ["--input", tmp_path / "scans.json", "--output_dir", tmp_path / "judged"]
     # A median filter takes the corners of so small a cube: what is judged here are the scores.
     arguments += [*own_weights(trained, 3.0), "--smoothing", "0.0"]
@@ -320,21 +326,25 @@ def test_judging_compares_scores_and_fillings(trained, cohort, tmp_path):
     similarity = pd.read_csv(tmp_path / "judged/similarity.csv")
     assert list(similarity[["one", "other"]].iloc[0]) == ["bright", "healthy"] and similarity["ssim"][0] > 0.8
     assert (tmp_path / "judged/bright.png").stat().st_size > 50_000
+    del known_scans[1]["diseased"]
+    (tmp_path / "scans.json").write_text(json.dumps({"test": known_scans}))
+    done = bundle_run("run", "judging", *config("inference", "judge"), *arguments, check=False)
+    assert done.returncode == 1 and "nothing is known of healthy" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_frontier_of_two_scores(trained, known_scans, tmp_path):
     rows = {
         "bright": {"method": "intensity", "settings": {"method::bright": ["t1"]}},
         "other side": {"method": "contralateral"},
     }
-    compared = [*arguments, "--rows", str(rows)]
-    compared[compared.index("--output_dir") + 1] = tmp_path / "frontier"
-    bundle_run("run", "frontier", *config("inference", "frontier"), *compared)
+    arguments = ["--input", tmp_path / "scans.json", "--output_dir", tmp_path / "frontier", "--rows", str(rows)]
+    arguments += [*own_weights(trained, 3.0), "--smoothing", "0.0"]
+    bundle_run("run", "frontier", *config("inference", "frontier"), *arguments)
     lesions = pd.read_csv(tmp_path / "frontier/lesions.csv").set_index(["row", "subject"])
-    assert lesions.loc[("bright", "bright"), "auprc"] == pytest.approx(bright["auprc_bright"], abs=0.02)
+    assert lesions.loc[("bright", "bright"), "auprc"] > 0.9
     table = pd.read_csv(tmp_path / "frontier/frontier.csv")
     assert table["row"].tolist() == list(rows) and (table["people"] == 1).all() and (table["lesions"] == 2).all()
-    del scans[1]["diseased"]
-    (tmp_path / "scans.json").write_text(json.dumps({"test": scans}))
-    done = bundle_run("run", "judging", *config("inference", "judge"), *arguments, check=False)
-    assert done.returncode == 1 and "nothing is known of healthy" in done.stderr
 
 
 def test_verify_and_export(trained, tmp_path):
@@ -421,7 +431,7 @@ def whole(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("command", "kills"),
     [
-        pytest.param("generating", 1, id="generating, once"),
+        pytest.param("generating", 1, marks=pytest.mark.slow, id="generating, once"),
         *(
             pytest.param(command, 25, marks=pytest.mark.slow, id=f"{command}, 25 times")
             for command in ("inferring", "generating", "preprocessing", "training")

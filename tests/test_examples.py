@@ -24,6 +24,7 @@ def test_a_network_learns_random_lesions():
     assert sum(losses[-6:]) < 0.95 * sum(losses[:6])
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_is_compared(tmp_path):
     page = loaded(EXAMPLES / "add_a_method/compare.py").compare(tmp_path, "--voxel_size", "4.0")
     assert "local contrast" in page.read_text()

@@ -66,11 +66,11 @@ def derivatives_of(stem: str) -> dict[str, str]:
         stem: BIDS name of the scan without its ending, such as ``sub-01_ses-2_FLAIR``.
     """
     *entities, suffix = stem.split("_")
+    # BIDS has space before label, and label before desc; one desc of the scan would be a second one.
+    kept = [entity for entity in entities if not re.match(r"(desc|label|space|from|to|mode)-", entity)]
     names = {}
     for result, (told, own, _) in NAMES.items():
         middle = told.format(of="" if suffix == "T1w" else suffix, suffix=suffix)
-        # BIDS has space before label, and label before desc; one desc of the scan would be a second one.
-        kept = [entity for entity in entities if not re.match(r"(desc|label|space|from|to|mode)-", entity)]
         names[result] = "_".join([*kept, middle, own or suffix]) + result[result.index(".") :]
     return names
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, run
+from monai.bundle.utils import merge_kv
 
 from .errors import InputError, one_line_errors
 from .locations import CONFIGS
@@ -281,27 +282,28 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
     one_line_errors()
     paths = given["config_file"]
     paths = [paths] if isinstance(paths, str) else list(paths)
-    merged = ConfigParser(config=ConfigParser.load_config_files(paths))
     # A file may use what another one adds, also where a third replaces that place.
     text = "".join(Path(path).read_text(encoding="utf-8") for path in paths)
 
     own = set(inspect.signature(run).parameters)
-    # What goes into an empty dictionary, as in --generator::shares, is checked by the file that it is for.
-    inside = lambda key: merged.get(key.rsplit("::", 1)[0]) == {}  # noqa: E731
-    unknown = [key for key in given if key not in own and key not in merged and not inside(key)]
-    for number, path in enumerate(paths[1:], start=1):
-        before = ConfigParser(config=ConfigParser.load_config_files(paths[:number]))
+    merged, unknown = ConfigParser(config={}), []
+    for path in paths:
+        content = ConfigParser.load_config_file(path)
         unknown += [
             key
-            for key in map(
-                lambda key: key.lstrip("+~"), ConfigParser.load_config_file(path)
-            )  # which tell MONAI to merge
-            if key not in before
+            for key in (key.lstrip("+~") for key in content)  # which tell MONAI to merge
+            if path != paths[0]
+            and key not in merged
             and key not in READ_BEFORE
-            and key.rsplit("::", 1)[0] not in before
+            and key.rsplit("::", 1)[0] not in merged
             and key not in given
             and not re.search(rf"[@%]{re.escape(key)}\b", text)
         ]
+        for key, value in content.items():
+            merge_kv(merged, key, value)
+    # What goes into an empty dictionary, as in --generator::shares, is checked by the file that it is for.
+    inside = lambda key: merged.get(key.rsplit("::", 1)[0]) == {}  # noqa: E731
+    unknown = [key for key in given if key not in own and key not in merged and not inside(key)] + unknown
     if unknown:
         raise _unused(unknown[0], paths, set(merged.get()) - set(unknown))
     for one, other in REPLACED:

@@ -256,7 +256,7 @@ class FinerGridd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d) if self.finer else ():
             # One voxel without a value would spread through the spline, which may also leave the range of the scan.
-            known = MetaTensor(d[key].as_tensor().nan_to_num(0.0, 0.0, 0.0), affine=d[key].affine)
+            known = without_header(d[key]).nan_to_num(0.0, 0.0, 0.0)
             finer = self.finer(known).clamp(known.min(), known.max())
             kept = {name: d[key].meta[name] for name in ("filename_or_obj", "scan_warnings") if name in d[key].meta}
             d[key] = MetaTensor(finer.as_tensor().float(), affine=finer.affine, meta=kept)

@@ -149,6 +149,7 @@ def download(orthanc: str, series: dict, folder: Path) -> list[Path]:
     return files
 
 
+@pytest.mark.slow
 def test_a_result_comes_back_from_the_archive_where_it_was_found(desk, tmp_path):
     orthanc, address, scan_file = desk
     client = MONAILabelClient(address, tmpdir=str(tmp_path))

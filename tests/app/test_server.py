@@ -147,6 +147,7 @@ def test_a_batch_passes_over_what_is_done(server):
     assert again == both
 
 
+@pytest.mark.slow
 def test_the_server_answers_while_it_computes(server, scans):
     with ThreadPoolExecutor(3) as pool:
         running = [

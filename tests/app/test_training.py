@@ -57,7 +57,14 @@ def state(server):
     return server.client.info()["train_stats"]["tiny"]
 
 
-def test_a_correction_becomes_new_weights_and_the_old_ones_come_back(desk):
+def test_a_correction_becomes_new_weights(desk):
+    assert train(desk, tolerance=100)["status"] == "DONE"
+    record = state(desk)["newest"]
+    assert state(desk)["version"] == 1 and record["parent"] == 0 and record["corrections"] == ["patient0_t1.nii.gz"]
+
+
+@pytest.mark.slow
+def test_weights_that_lose_are_refused_and_the_old_ones_come_back(desk):
     assert set(desk.client.info()["models"]) == {f"tiny_{kind}" for kind in ("anomaly", "healthy", "score", "refine")}
     before, _ = desk.client.infer("tiny_healthy", "patient0_t1", {})
     before = nib.load(before).get_fdata()

@@ -50,7 +50,7 @@ def head_from_labels(path, seed: int) -> tuple[MetaTensor, MetaTensor]:
 
 
 @pytest.mark.parametrize(
-    "number", ["02", *(pytest.param(n, marks=pytest.mark.slow) for n in ("01", "05", "09", "12", "14"))]
+    "number", [pytest.param(n, marks=pytest.mark.slow) for n in ("01", "02", "05", "09", "12", "14")]
 )
 def test_brain_of_a_synthetic_head(number, shared_data):
     scan, brain = head_from_labels(shared_data / f"label_maps/training_seg_{number}.nii.gz", 0)

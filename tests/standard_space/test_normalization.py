@@ -47,9 +47,8 @@ def cohort(tmp_path_factory):
 
 
 def normalizing(cohort, *more: str):
-    given = options(
-        input=cohort / "list.json", output_dir=cohort / "out", template=cohort / "template.nii.gz", bending=0.0
-    )
+    own = {"template": cohort / "template.nii.gz", "template_is_mni": True}
+    given = options(input=cohort / "list.json", output_dir=cohort / "out", bending=0.0, **own)
     return bundle_run("run", "normalizing", *config("inference", "normalize"), *given, *more, check=False)
 
 
@@ -121,6 +120,7 @@ def test_a_second_start_keeps_what_is_done(cohort, done):
     assert pd.read_csv(cohort / "out/scans.csv")["subject"].tolist() == list(NAMES)
 
 
+@pytest.mark.slow
 def test_masks_of_a_reader_are_taken_by_name(cohort, tmp_path):
     (tmp_path / "labels").mkdir()
     known = json.loads((cohort / "list.json").read_text())["test"][:1]

@@ -128,7 +128,9 @@ def test_what_is_not_there_is_named(subject, call, says):
 def test_a_template_with_skull_is_refused(tmp_path):
     import nibabel as nib
 
-    nib.save(nib.Nifti1Image(np.ones((20, 20, 20), np.float32), np.eye(4)), tmp_path / "head.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.ones((20, 20, 20), np.float32), np.diag([8.0, 8.0, 8.0, 1.0])), tmp_path / "head.nii.gz"
+    )
     with pytest.raises(InputError, match="brain-extracted"):
         load_template(str(tmp_path / "head.nii.gz"))
 

@@ -141,6 +141,7 @@ class Comparison:
         self.entries = {entry["subject"]: entry for split in self.splits for entry in entries[split]}
         for entry in self.entries.values():
             check_truth(entry)
+        self.known = {subject: known_hash(entry) for subject, entry in self.entries.items()}
         self.guests = dict(guests)
         self.postprocessing = postprocessing
         self.rules = dict(rules)
@@ -242,7 +243,7 @@ class Comparison:
             MEASURES,
             about["digest"],
             sorted(self.entries),
-            [known_hash(entry) for entry in self.entries.values()],
+            list(self.known.values()),
             vars(self.postprocessing.erode),
             vars(self.postprocessing.smooth),
             self.postprocessing.min_volume_ml,
@@ -253,7 +254,7 @@ class Comparison:
 
     def _ground(self, case: Mapping[str, Any]) -> Ground:
         """The grid of the scan, cropped to what matters, and on it the brain and the truth."""
-        file = self.output_dir / "cases" / f"{case['subject']}_{known_hash(self.entries[case['subject']])[:12]}.npz"
+        file = self.output_dir / "cases" / f"{case['subject']}_{self.known[case['subject']][:12]}.npz"
         if file.is_file():
             kept = np.load(file)
             grid = MetaTensor(torch.zeros((1, *kept["brain"].shape)), affine=torch.from_numpy(kept["affine"]))

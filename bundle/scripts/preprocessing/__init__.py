@@ -8,7 +8,7 @@ from .cohort import prepare_cohort, prepare_subject
 from .coregister import rigid_registration
 from .displacement import template_displacement
 from .field_of_view import FieldOfViewd, depth_in_field_of_view
-from .masks import LesionMaskOfFiled, lesion_mask, read_lesion_mask
+from .masks import LesionMaskOfFiled, lesion_mask
 from .modality import GuessModalityd, WindowCTd, guess_modality
 from .sources import Scan, find_subjects
 from .template import place_template
@@ -36,7 +36,6 @@ __all__ = [
     "place_template",
     "prepare_cohort",
     "prepare_subject",
-    "read_lesion_mask",
     "region_names",
     "rigid_registration",
     "template_displacement",

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from ..errors import InputError
-from ..volumes import read_volume, voxel_ml
+from ..volumes import voxel_ml
 
-__all__ = ["LesionMaskOfFiled", "lesion_mask", "read_lesion_mask"]
+__all__ = ["LesionMaskOfFiled", "lesion_mask"]
 
 LARGEST_ML = 700.0  # the largest strokes have 400 ml; a brain has more than 900
 MOST_LABELS = 20  # with more different whole numbers an image is no label map
@@ -89,26 +88,16 @@ def lesion_mask(
     return MetaTensor(mask.float(), meta=dict(volume.meta))
 
 
-def read_lesion_mask(path: str | Path, label_value: int | Sequence[int] | None = None) -> MetaTensor:
-    """Read a lesion mask, see `lesion_mask`."""
-    return lesion_mask(read_volume(path), label_value)
-
-
 class LesionMaskOfFiled(MapTransform):
     """Dictionary version of `lesion_mask`, for the subjects of a training: an empty mask says that there is no lesion.
 
     Args:
-        keys: masks as they were read.
-        value_key: item that says which labels are lesion, where the data has it.
+        keys: masks as they were read; ``label_value`` of the data says which labels are lesion.
         allow_missing_keys: skip keys that the data does not have.
     """
-
-    def __init__(self, keys: KeysCollection, value_key: str = "label_value", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.value_key = value_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = lesion_mask(d[key], d.get(self.value_key), may_be_empty=True)
+            d[key] = lesion_mask(d[key], d.get("label_value"), may_be_empty=True)
         return d

@@ -122,7 +122,7 @@ class MatchContrast(Transform):
         beside = cells.unevenness(log_gain, ~marked)
         loose = float(np.interp(beside, self.uneven, (0.0, 1.0)))
         severe = float(np.interp(beside, self.severe, (0.0, 1.0)))
-        if loose > 0.0:
+        if loose > 0.0 and severe < 1.0:
             # An uneven coil marks healthy cells. What the loose gain of the others explains is marked no longer.
             explained, log_gain = self._fit(t1, scan, cells, self.uneven_bend, log_gain, marked)
             marked = marked & cells.marked(scan - explained, self.far)

@@ -15,7 +15,7 @@ import torch
 from monai.data import MetaTensor
 
 from .. import __version__
-from ..evaluation.truth import read_on_grid
+from ..evaluation.truth import known_hash, read_on_grid
 from ..preprocessing.align import AlignToRAS
 from ..preprocessing.atlas import atlas_volume, region_table
 from ..preprocessing.masks import lesion_mask
@@ -134,8 +134,7 @@ class Normalization:
         return str(scan.get("output_name", scan["image"]))
 
     def _fingerprint(self, scan: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-        lesion = file_hash(scan["lesion"]) if "lesion" in scan else None
-        content = [scan["content"], scan.get("modality"), lesion, scan.get("label_value"), scan.get("diseased"), known]
+        content = [known_hash(scan), scan.get("modality"), known]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def _base(self, source: str, postfix: str) -> Path:
@@ -195,31 +194,27 @@ class Normalization:
             save_volume(volume, f"{self._base(source, postfix)}.nii.gz", dtype, like=self.template)
         self._save_maps(source, maps, scan)
         placed_figure(placed, self.template, Path(f"{self._base(source, 'mni')}.png"), title=Path(source).name)
-        self.record = {
+        entry = self.entries[source]
+        record = {
             "fingerprint": self.fingerprints[source],
             "scan": source,
             "subject": str(case["subject"]),
             "registered": key,
-            "lesion": self.entries[source].get(
-                "lesion", "found" if self.entries[source].get("diseased", True) else "none"
-            ),
+            "lesion": entry.get("lesion", "found" if entry.get("diseased", True) else "none"),
             "lesion_ml": round(float((lesion > 0).sum()) * voxel_ml(lesion), 4),
             "lesion_ml_in_mni": round(float(placed["mni_lesion"].sum()) * voxel_ml(self.template), 4),
             "least_jacobian": round(maps.least_jacobian, 4),
             "folds": maps.least_jacobian <= 0.0,
             "regions": [] if regions is None else region_loads(lesion, regions, self.atlas),
         }
-        return {**case, **({} if regions is None else {"regions": regions})}
+        return {**case, "mni_record": record, **({} if regions is None else {"regions": regions})}
 
     def keep(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        """Note that all results of a scan are there, and which."""
-        base = self._base(self.record["scan"], "mni")
-        results = [
-            self._base(self.record["scan"], ending.split(".")[0]).name + ending[ending.index(".") :]
-            for ending in RESULTS
-        ]
-        self.record["results"] = [name for name in results if (base.parent / name).is_file()]
-        write_whole(f"{base}.json", json.dumps(self.record, indent=1))
+        """Write the ``mni_record`` of a case, when all of its results are there, and which they are."""
+        base = self._base(case["mni_record"]["scan"], "mni")
+        stem = base.name.removesuffix("mni")
+        results = [f"{stem}{ending}" for ending in RESULTS if (base.parent / f"{stem}{ending}").is_file()]
+        write_whole(f"{base}.json", json.dumps({**case["mni_record"], "results": results}, indent=1))
         return dict(case)
 
     def _save_maps(self, source: str, maps: TemplateMaps, scan: MetaTensor) -> None:
