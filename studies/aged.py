@@ -60,7 +60,7 @@ def freesurfer_labels(muse: MetaTensor) -> np.ndarray:
     return np.where(inside & (labels == 0), CSF, labels)
 
 
-def write_subject(name: str, folder: Path) -> dict[str, str]:
+def write_subject(folder: Path, name: str) -> dict[str, str]:
     """Write T1w and label map, their middle moved to that of the template; the entry of a datalist.
 
     The coil of this scanner is brightest in the middle of the head: thalamus is at 1.17 of white matter as acquired, at 0.93 after

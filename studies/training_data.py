@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scripts.config import from_config
 from scripts.data import load_datalist, write_sample_subject
-from scripts.jobs import run_jobs
+from scripts.jobs import Crew
 from scripts.saving import write_whole
 
 from . import SHARED, aged
@@ -57,8 +57,8 @@ def write_training_data(folder: Path, workers: int) -> None:
     subjects = label_maps()
     subjects += load_datalist(prepared / "datalist.json", "training")
     subjects += load_datalist(write_sample_subject(folder / "sample_subject"), "training")
-    jobs = [(name, folder / "aged") for name in aged.people()["training"]]
-    subjects += run_jobs(aged.write_subject, jobs, workers, desc="people of all ages", unit="person")
+    people = aged.people()["training"]
+    subjects += Crew(workers).map(aged.write_subject, folder / "aged", people, desc="people of all ages", unit="person")
     subjects += load_datalist(write_pairs(folder / "pairs", workers), "training")
     sections = {
         "training": [subject for subject in subjects if subject["subject"] not in HELD_OUT],

@@ -17,22 +17,25 @@ from scripts.config import NO_MATTER, run_settings
 CONFIGS = ROOT / "bundle/configs"
 SAME = {"inference": {"method"}, "train": {"fold", "input_keys"}}  # another value is asked in the tests of methods
 # Where a scan comes from and where results go is what every test of a command sets.
-PLACES = {"input", "output_dir", "datalist", "packed", "generator_datalist"}
+PLACES = {"input", "output_dir", "datalist", "packed", "generator_datalist", "scheduler", "cluster"}  # the last: test_jobs.py
 # What another config file sets, and a user does not.
 INNER = {
-    "inference": {"task_settings", "restored_keys"},
-    "judge": {"fillings", "scores"},
-    "gate": {"restored_keys"},
-    "calibrate": {"task_settings"},
+    "inference": {"task_settings", "restored_keys", "returned_keys"},
+    "judge": {"fillings", "scores", "returned_keys"},
+    "gate": {"restored_keys", "returned_keys"},
+    "frontier": {"returned_keys"},
+    "calibrate": {"task_settings", "returned_keys"},
     "normalize": {"restored_keys"},
     "generator": {
         "scan_keys", "volume_keys", "interpolation", "sample_keys", "pair_cases", "pair_keys", "dataset_dir", "draws",
         "validation_draws", "cache_rate", "voxel_size", "patch_size", "seed", "traced_masks", "bank",
+        "crew",
     },
     "train": {"generator"},
 }  # fmt: skip
 OTHER = {
     "inference": {
+        "workers": 2,
         "modality": "t2",
         "label_dir": "{folder}/labels",
         "label_value": 1,
@@ -61,6 +64,7 @@ OTHER = {
         "bias_correction": False,
         "ct_window": [0, 100],
         "margin": 1,
+        "validation_every": 2,
     },
     "generate": {
         "number": 1,
@@ -117,6 +121,7 @@ OTHER = {
         "target_contrast": {"csf": 0.2, "gray_matter": 0.5, "white_matter": 0.8},
     },
     "train": {
+        "workers": 2,
         "traced_masks": ["{folder}/mask.nii.gz"],
         "bank": "{folder}/bank.pt",
         "powers": 2,
@@ -172,6 +177,7 @@ OTHER = {
     },
     "register_lesions": {"workers": 2, "grid_spacing": 40.0, "bending": 50.0},
     "compare": {
+        "workers": 2,
         "seed": 1,
         "methods": ["intensity", "autoencoder"],
         "iterations": 2,

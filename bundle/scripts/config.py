@@ -39,7 +39,7 @@ KINDS = {
         ("input", "modality", "datalist", "packed", "bank", "generator_datalist", "checkpoint", "initial_weights"),
         "a text",
     ),
-    **dict.fromkeys(("cache_dir", "label_dir", "dataset_dir", "data_root_dir"), "a text"),
+    **dict.fromkeys(("cache_dir", "label_dir", "dataset_dir", "data_root_dir", "scheduler", "cluster"), "a text"),
     "template_is_mni": "True or False",
     "target_contrast": "a dictionary",
     "seed_saturation": "a list",
@@ -76,7 +76,7 @@ GROUPS = 8  # of the group normalization of UNA's network
 LEAST_LEVELS = 3  # of a UNet of MONAI's
 
 READ_BEFORE = ("extends",)  # of the file of a method, see `method_files`
-# Of a run: where its files lie, and how fast it is. What a file holds counts, see `run_settings`.
+# Of a run: where its files lie and are listed, and how fast it is. What a file holds counts, see `run_settings`.
 NO_MATTER = (
     "input",
     "dataset_dir",
@@ -86,10 +86,22 @@ NO_MATTER = (
     "cache_dir",
     "device",
     "workers",
+    "scheduler",
+    "cluster",
     "num_workers",
+    "validation_every",
 )
 
-__all__ = ["CONFIGS", "check_command_line", "from_config", "method_files", "method_names", "parse", "run_settings"]
+__all__ = [
+    "CONFIGS",
+    "check_command_line",
+    "command_line",
+    "from_config",
+    "method_files",
+    "method_names",
+    "parse",
+    "run_settings",
+]
 
 
 def parse(files: Sequence[str], overrides: Mapping[str, Any]) -> ConfigParser:
@@ -241,6 +253,21 @@ def _check_device(name: Any) -> None:
         raise InputError(f"--device {name}: there is no such device; this machine has {there}") from error
 
 
+def command_line(argv: Sequence[str] | None = None) -> tuple[list[str], dict[str, Any]]:
+    """The config files and the keys that ``python -m monai.bundle run`` was given; nothing outside of it.
+
+    Args:
+        argv: command line, ``sys.argv`` by default.
+    """
+    argv = sys.argv if argv is None else argv
+    given = _given(argv[2:]) if argv[1:2] == ["run"] else {}
+    if "config_file" not in given:
+        return [], {}
+    paths = given.pop("config_file")
+    own = set(inspect.signature(run).parameters)
+    return [paths] if isinstance(paths, str) else list(paths), {k: v for k, v in given.items() if k not in own}
+
+
 def run_settings(known: Mapping[str, Any]) -> dict[str, Any]:
     """What the results of a run depend on: all that its configs and its command line say, but for `NO_MATTER`.
 
@@ -250,13 +277,10 @@ def run_settings(known: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``known`` and ``config``; outside ``python -m monai.bundle run`` the former alone.
     """
-    given = _given(sys.argv[2:]) if sys.argv[1:2] == ["run"] else {}
-    if "config_file" not in given:
+    paths, given = command_line()
+    if not paths:
         return dict(known)
-    paths = given.pop("config_file")
-    merged = ConfigParser.load_config_files([paths] if isinstance(paths, str) else list(paths))
-    own = set(inspect.signature(run).parameters)
-    said = {**merged, **{key: value for key, value in given.items() if key not in own}}
+    said = {**ConfigParser.load_config_files(paths), **given}
     return {**known, "config": {key: value for key, value in said.items() if key not in NO_MATTER}}
 
 
@@ -275,17 +299,13 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
         InputError: when a key is used by nothing, with the nearest one that is; when one key replaces another; when a value has
             another type, or is a size that cannot be; when there is no such ``device``; when ``output_dir`` cannot be written to.
     """
-    argv = sys.argv if argv is None else argv
-    given = _given(argv[2:]) if argv[1:2] == ["run"] else {}
-    if "config_file" not in given:
+    paths, given = command_line(argv)
+    if not paths:
         return
     one_line_errors()
-    paths = given["config_file"]
-    paths = [paths] if isinstance(paths, str) else list(paths)
     # A file may use what another one adds, also where a third replaces that place.
     text = "".join(Path(path).read_text(encoding="utf-8") for path in paths)
 
-    own = set(inspect.signature(run).parameters)
     merged, unknown = ConfigParser(config={}), []
     for path in paths:
         content = ConfigParser.load_config_file(path)
@@ -303,16 +323,16 @@ def check_command_line(argv: Sequence[str] | None = None) -> None:
             merge_kv(merged, key, value)
     # What goes into an empty dictionary, as in --generator::shares, is checked by the file that it is for.
     inside = lambda key: merged.get(key.rsplit("::", 1)[0]) == {}  # noqa: E731
-    unknown = [key for key in given if key not in own and key not in merged and not inside(key)] + unknown
+    unknown = [key for key in given if key not in merged and not inside(key)] + unknown
     if unknown:
         raise _unused(unknown[0], paths, set(merged.get()) - set(unknown))
     for one, other in REPLACED:
         if given.get(one) is not None and given.get(other) is not None:
             raise InputError(f"--{one} brings its own {other}, so that --{other} would change nothing; leave one out")
     for key, value in given.items():
-        if key not in own and key in merged:
+        if key in merged:
             _check_type(key, value, merged[key])
-    wanted = {**merged.get(), **{key: value for key, value in given.items() if key not in own}}
+    wanted = {**merged.get(), **given}
     _check_sizes(wanted)
     _check_device(wanted.get("device"))
     _check_output(wanted.get("output_dir"))

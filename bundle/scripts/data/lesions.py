@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 
 from ..errors import InputError
-from ..jobs import my_share, reason, run_jobs
+from ..jobs import Crew, reason
 from ..preprocessing import template_displacement
 from ..saving import whole_file, write_whole
 from .datalist import load_datalist
@@ -20,9 +20,8 @@ from .sample_subject import write_sample_subject
 __all__ = ["register_lesions"]
 
 
-def _register(
-    entry: Mapping[str, Any], prepare: Callable, output_dir: Path, settings: Mapping[str, float]
-) -> dict[str, Any]:
+def _register(common: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    prepare, output_dir, settings = common["prepare"], common["output_dir"], common["settings"]
     subject = str(entry["subject"])
     path, record_path = (output_dir / f"{subject}_to-template_displacement{end}" for end in (".nii", ".json"))
     source = Path(entry.get("t1", entry.get("label")))
@@ -34,11 +33,8 @@ def _register(
     # The field of another file or other settings must not be taken for this one's if this one fails.
     path.unlink(missing_ok=True)
     row: dict[str, Any] = {"subject": subject, "status": "done", "message": ""}
-    try:
-        data = prepare(dict(entry))
-        displacement, quality = template_displacement(data.get("t1", data.get("typical_t1")), **settings)
-    except Exception as error:  # one subject must not stop a cohort; the message says what it was
-        return {**row, "status": "failed", "message": reason(error)}
+    data = prepare(dict(entry))
+    displacement, quality = template_displacement(data.get("t1", data.get("typical_t1")), **settings)
     row |= {name: round(value, 3) for name, value in quality.items()}
     image = nib.Nifti1Image(displacement.numpy().transpose(1, 2, 3, 0)[:, :, :, None], displacement.affine.numpy())
     image.header.set_intent("vector")
@@ -53,7 +49,7 @@ def register_lesions(
     prepare: Callable,
     output_dir: str | Path,
     settings: Mapping[str, float],
-    workers: int = 1,
+    crew: Crew | None = None,
 ) -> list[dict[str, Any]]:
     """Register every subject of a datalist to the template in which lesions are traced.
 
@@ -66,7 +62,7 @@ def register_lesions(
         prepare: from an entry to a brain-extracted ``t1`` or ``typical_t1``.
         output_dir: fields, their records, and ``datalist.json`` with ``template_displacement`` in every entry go here.
         settings: arguments of `template_displacement`.
-        workers: processes. Under ``torchrun`` each process takes its share of the subjects.
+        crew: who does it; None for this process alone.
 
     Returns:
         a row a subject: ``status``, ``dice``, ``least_jacobian``.
@@ -89,8 +85,12 @@ def register_lesions(
         first = subjects.setdefault(name, entry)
         if (first.get("t1"), first.get("label")) != (entry.get("t1"), entry.get("label")):
             raise InputError(f"{datalist} has two subjects '{name}' with different files; give each a name of its own")
-    jobs = [(entry, prepare, output_dir, dict(settings)) for entry in my_share(subjects.values())]
-    rows = run_jobs(_register, jobs, workers, desc="registering", unit="subject")
+    common = {"prepare": prepare, "output_dir": output_dir, "settings": dict(settings)}
+    done = (crew or Crew()).map(_register, common, list(subjects.values()), desc="registering", unit="subject")
+    rows = [
+        {"subject": subject, "status": "failed", "message": reason(row)} if isinstance(row, Exception) else row
+        for subject, row in zip(subjects, done, strict=True)
+    ]
     for entry in (entry for entries in sections.values() for entry in entries):
         field = output_dir / f"{entry['subject']}_to-template_displacement.nii"
         if field.is_file():

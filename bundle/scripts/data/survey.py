@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import operator
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from monai.bundle import ConfigParser
 from monai.data import CacheDataset, PersistentDataset
 from monai.data.utils import pickle_hashing
+from monai.networks.utils import eval_mode
 
+from ..config import command_line
 from ..errors import InputError
-from ..jobs import reason
+from ..jobs import Crew, reason
 
 __all__ = ["ScanCache", "SubjectCache", "Survey", "code_hash"]
 
@@ -59,20 +64,66 @@ class ScanCache(PersistentDataset):
             return super()._cachecheck(item_transformed)
 
 
+class _Errand:
+    """What another process does with a scan: all that the configs of this command line say of one, up to its results.
+
+    A worker reads the configs, the weights and the templates once, for its first scan.
+    """
+
+    def __init__(self, entries: Sequence[Mapping[str, Any]], returned_keys: Sequence[str] | None) -> None:
+        self.entries = list(entries)
+        self.returned_keys = returned_keys
+        self.argv = list(sys.argv)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "parser"}  # workers hand it on
+
+    @cached_property
+    def parser(self) -> ConfigParser:
+        sys.argv[:] = self.argv  # fingerprints of results are made of it
+        files, overrides = command_line()
+        parser = ConfigParser(config=ConfigParser.load_config_files(files))
+        parser.update(overrides)
+        # What was found is not sought again. A file name is no value of a config, which might be evaluated.
+        parser.globals["found"] = self.entries
+        parser.update({"scans": "$found", "dataset::data": "@scans", "dataloader::entries": "@scans", "workers": 1})
+        parser.get_parsed_content("initialize")
+        return parser
+
+
+def _run_errand(errand: _Errand, number: int) -> dict[str, Any]:
+    network = errand.parser.get_parsed_content("network")
+    case = errand.parser.get_parsed_content("dataset")[number]
+    with eval_mode(network):
+        case = errand.parser.get_parsed_content("results")({**case, "pred": network(case)})
+    keys = case if errand.returned_keys is None else errand.returned_keys
+    return {key: case[key] for key in keys}
+
+
 class Survey:
     """Prepared scans one after the other, without those that cannot be used. It can be iterated again.
 
     Args:
         dataset: scans; an error of its transform is noted.
         entries: of the dataset, with ``image``.
+        crew: who works on them. Other processes do all that the configs say of a scan, and return its results.
+        returned_keys: the results that are needed here; None for all of them.
 
     Attributes:
         failures: file and reason of each scan that was left out.
     """
 
-    def __init__(self, dataset: Sequence[Any], entries: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        dataset: Sequence[Any],
+        entries: Sequence[Mapping[str, Any]],
+        crew: Crew | None = None,
+        returned_keys: Sequence[str] | None = None,
+    ) -> None:
         self.dataset = dataset
         self.entries = list(entries)
+        self.crew = crew or Crew()
+        self.returned_keys = returned_keys
         self.failures: list[tuple[str, str]] = []
         self.unusable: set[int] = set()
 
@@ -90,21 +141,28 @@ class Survey:
         """Leave out the current scan because of an error, and go on."""
         self._note(self.number, error)
 
+    def _results(self) -> Iterator[Any]:
+        numbers = range(len(self.dataset))
+        if self.crew.alone:
+            return self.crew.results(operator.getitem, self.dataset, numbers)
+        return self.crew.results(_run_errand, _Errand(self.entries, self.returned_keys), numbers)
+
     def __iter__(self) -> Iterator[Any]:
-        for number in range(len(self.dataset)):
+        for number, case in enumerate(self._results()):
             self.number = number
-            try:
-                case = self.dataset[number]
-            except Exception as error:  # one scan must not stop the others; the message says what it was
-                self._note(number, error)
-                continue
-            yield case
+            if isinstance(case, Exception):
+                self._note(number, case)
+            else:
+                yield case
 
     def guarded(self, transform: Callable) -> Callable:
-        """A transform of the current scan. Its errors, a full disk for one, are noted, too. What was noted is not transformed."""
+        """A transform of the current scan. Its errors, a full disk for one, are noted, too. What was noted is not transformed.
+
+        Nor is what another process did.
+        """
 
         def guarded(data: Any) -> Any:
-            if self.number in self.unusable:
+            if self.number in self.unusable or not self.crew.alone:
                 return data
             try:
                 return transform(data)
@@ -137,6 +195,7 @@ class SubjectCache(CacheDataset):
         transform: how a subject is prepared.
         cache_rate: share of the subjects kept in memory. One that is not kept is prepared when it is drawn, and stops the run
             then.
+        crew: who prepares them; None for this process alone.
 
     Attributes:
         failures: subject and reason of each that was left out.
@@ -145,8 +204,9 @@ class SubjectCache(CacheDataset):
         InputError: when no subject is left.
     """
 
-    def __init__(self, data: Sequence[Any], transform: Any, cache_rate: float = 1.0) -> None:
+    def __init__(self, data: Sequence[Any], transform: Any, cache_rate: float = 1.0, crew: Crew | None = None) -> None:
         self.failures: list[tuple[str, str]] = []
+        self.crew = crew or Crew()
         super().__init__(data, transform, cache_rate=cache_rate, progress=False)
         usable = [number for number, item in enumerate(self._cache) if item is not None]
         if self.failures and len(self.failures) == len(self.data):
@@ -155,14 +215,20 @@ class SubjectCache(CacheDataset):
         self._cache = [self._cache[number] for number in usable]
         self.cache_num = len(usable)
 
-    def _load_cache_item(self, idx: int) -> Any:
-        try:
-            return super()._load_cache_item(idx)
-        except Exception as error:  # one subject must not stop the others; the message says what it was
-            subject = str(self.data[idx].get("subject", idx))
-            self.failures.append((subject, reason(error)))
-            print(f"left out: subject {subject}: {self.failures[-1][1]}", flush=True)
-            return None
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
+        numbers = range(self.cache_num) if indices is None else indices
+        cache = []
+        for number, item in zip(numbers, self.crew.results(SubjectCache._prepared, self, numbers), strict=True):
+            if isinstance(item, Exception):
+                # One subject must not stop the others; the message says what it was.
+                self.failures.append((str(self.data[number].get("subject", number)), reason(item)))
+                print(f"left out: subject {': '.join(self.failures[-1])}", flush=True)
+                item = None
+            cache.append(item)
+        return cache
+
+    def _prepared(self, number: int) -> Any:
+        return super()._load_cache_item(number)
 
     def finish(self) -> None:
         """Say which subjects were left out.

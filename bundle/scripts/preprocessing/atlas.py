@@ -26,6 +26,7 @@ __all__ = ["AtlasRegionsd", "affine_from_template", "atlas_regions", "atlas_volu
 SMOOTHING = 4.0  # mm, standard deviation of the Gaussian filter of both brains before they are compared
 MARGIN = 8.0  # mm around the brain of the template, where the outline of a brain is told
 POINTS = 8_000  # that are compared
+LEAST_BRAIN = 1_000  # voxels that a brain has
 STEPS, RATE = 70, 0.02  # of Adam; its first step, in standard deviations of the places of a brain
 BINS = 16  # of intensity
 
@@ -125,7 +126,7 @@ def affine_from_template(image: MetaTensor) -> torch.Tensor:
     """
     to_voxel = torch.linalg.inv(image.affine.double())
     inside = (image.as_tensor()[0] > 0).nonzero().double()
-    if len(inside) < 1000:
+    if len(inside) < LEAST_BRAIN:
         raise InputError("there is no brain in which regions could be named")
     there, width = _moments(inside @ image.affine.double()[:3, :3].T + image.affine.double()[:3, 3])
     template, brain = template_brain()
@@ -182,7 +183,7 @@ class AtlasRegionsd(MapTransform):
 
     Args:
         keys: where the regions go.
-        image_keys: what is registered, the first that is there.
+        image_keys: what is registered, the first that shows a brain.
         mask_key: the lesion mask; without any lesion there are no regions.
         atlas: see `atlas_regions`; None for no regions.
     """
@@ -198,6 +199,8 @@ class AtlasRegionsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         if self.atlas is None or not bool((data[self.mask_key] > 0).any()):
             return dict(data)
-        image = next(data[key] for key in self.image_keys if key in data)
+        images = [data[key] for key in self.image_keys if key in data]
+        # A method that was hardly trained may draw nothing.
+        image = next((image for image in images if int((image > 0).sum()) >= LEAST_BRAIN), images[-1])
         regions = atlas_regions(image.cpu(), self.atlas)
         return {**data, **dict.fromkeys(self.keys, regions)}

@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 
 from .. import __version__
 from ..errors import InputError
-from ..jobs import my_share, reason, run_jobs
+from ..jobs import Crew, reason
 from ..saving import save_volume, write_whole
 from ..symmetry import estimate_mirror, mid_plane_reflection, symmetry
 from ..volumes import on_grid, read_volume
@@ -227,15 +227,11 @@ def prepare_subject(
     return rows
 
 
-def _prepare_or_say_why(subject: str, scans: Sequence[Scan], *arguments: Any) -> list[dict[str, Any]]:
-    """`prepare_subject`, where a subject that fails as a whole becomes rows of the summary and stops no other."""
-    try:
-        return prepare_subject(subject, scans, *arguments)
-    except Exception as error:
-        return [{**_row(subject, scans[0]), "status": "failed", "message": reason(error)}]
+def _prepare(common: Mapping[str, Any], job: tuple[str, Sequence[Scan]]) -> list[dict[str, Any]]:
+    return prepare_subject(*job, **common)
 
 
-def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int) -> None:
+def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], validation_every: int) -> None:
     entries, scans = [], []
     for path in sorted(output_dir.glob("sub-*/**/*_desc-preproc.json")):
         record = json.loads(path.read_text())
@@ -255,15 +251,25 @@ def _write_tables(output_dir: Path, rows: Sequence[Mapping[str, Any]], rank: int
             for row in record["summary"]
             if (key := row.get("modality")) in files and row["status"] != "left out"
         ]
+
+    def person(entry: Mapping[str, Any]) -> str:
+        return entry["subject"].split("_")[0]
+
+    healthy = sorted({person(entry) for entry in entries if "lesion" not in entry})
+    held_out = healthy[::validation_every] if validation_every and len(healthy) > 1 else []
+    sections = {
+        "training": [entry for entry in entries if person(entry) not in held_out],
+        "validation": [entry for entry in entries if person(entry) in held_out],
+        "test": scans,
+    }
     description = {"Name": "UNA preprocessing", "BIDSVersion": "1.9.0", "DatasetType": "derivative"}
     description["GeneratedBy"] = [{"Name": "una_healthy_anatomy"}]
     for name, content in {
         "dataset_description.json": description,
-        "datalist.json": {"training": entries, "test": scans},
+        "datalist.json": {name: section for name, section in sections.items() if section or name != "validation"},
     }.items():
         write_whole(output_dir / name, json.dumps(content, indent=1))
-    summary = "summary.csv" if rank == 0 else f"summary_{rank}.csv"
-    write_whole(output_dir / summary, pd.DataFrame(rows).to_csv(index=False))
+    write_whole(output_dir / "summary.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
 def prepare_cohort(
@@ -272,14 +278,14 @@ def prepare_cohort(
     transform: Callable,
     settings: Mapping[str, Any],
     modality: str | None = None,
-    workers: int = 1,
+    crew: Crew | None = None,
     make_labels: bool = True,
     label_value: int | Sequence[int] | None = None,
+    validation_every: int = 10,
 ) -> pd.DataFrame:
     """Prepare all subjects that a path stands for; see `find_subjects` and `prepare_subject`.
 
-    Every finished subject is on disk: a run that was killed goes on where it stopped. Under ``torchrun`` each process takes
-    its share of the subjects.
+    Every finished subject is on disk: a run that was killed goes on where it stopped.
 
     Args:
         source: a scan, a DICOM folder, a folder of any, or a BIDS data set.
@@ -287,8 +293,9 @@ def prepare_cohort(
         transform: see `prepare_subject`.
         settings: see `prepare_subject`.
         modality: of all scans, when it is known.
-        workers: processes.
+        crew: who does it; None for this process alone.
         make_labels, label_value: see `prepare_subject`.
+        validation_every: of so many healthy people one is listed for validation, with all sessions; 0: none.
 
     Returns:
         the summary.
@@ -302,14 +309,19 @@ def prepare_cohort(
     output_dir.mkdir(parents=True, exist_ok=True)
     found = find_subjects(source, modality)
     _refuse_one_folder_for_two(found)
-    subjects = my_share(found.items())
     for left_over in output_dir.glob("**/.*.partial-*"):
         if not Path(f"/proc/{left_over.name.rsplit('-', 1)[1]}").exists():
             shutil.rmtree(left_over, ignore_errors=True)
-    jobs = [(subject, scans, transform, output_dir, settings, make_labels, label_value) for subject, scans in subjects]
-    done = run_jobs(_prepare_or_say_why, jobs, workers, desc="preparing", unit="subject")
-    rows = [row for subject_rows in done for row in subject_rows]
-    _write_tables(output_dir, rows, int(os.environ.get("RANK", 0)))
+    common = {"transform": transform, "output_dir": output_dir, "settings": settings}
+    common |= {"make_labels": make_labels, "label_value": label_value}
+    jobs, rows = list(found.items()), []
+    for (subject, scans), done in zip(
+        jobs, (crew or Crew()).map(_prepare, common, jobs, desc="preparing", unit="subject"), strict=True
+    ):
+        # A subject that fails as a whole becomes a row of the summary and stops no other.
+        failed = isinstance(done, Exception)
+        rows += [{**_row(subject, scans[0]), "status": "failed", "message": reason(done)}] if failed else done
+    _write_tables(output_dir, rows, validation_every)
     summary = pd.DataFrame(rows)
     failed = summary[summary["status"] == "failed"] if len(summary) else summary
     print(summary.drop(columns=["file"], errors="ignore").to_string(index=False), flush=True)

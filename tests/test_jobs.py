@@ -1,0 +1,148 @@
+"""Work that is shared out: the same results for any number of workers, also where workers die."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import slurm
+from conftest import bundle_run, config, options
+from scripts.errors import InputError
+from scripts.jobs import Crew
+
+
+def square(common: int, job: int) -> tuple[int, int]:
+    if job == 3:
+        raise InputError("three is refused")
+    return common * job**2, os.getpid()
+
+
+def dies_once(folder: Path, job: int) -> int:
+    try:
+        (folder / str(job)).touch(exist_ok=False)
+    except FileExistsError:
+        return job
+    if job == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def dies(common: None, job: int) -> int:
+    if job == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def test_two_workers_do_what_one_does():
+    alone, pair = (list(Crew(workers).results(square, 7, range(12))) for workers in (1, 2))
+    for number, (one, other) in enumerate(zip(alone, pair, strict=True)):
+        if number == 3:
+            assert isinstance(one, InputError) and str(one) == str(other) == "three is refused"
+        else:
+            assert one[0] == other[0] == 7 * number**2
+    assert {result[1] for number, result in enumerate(alone) if number != 3} == {os.getpid()}
+    assert os.getpid() not in {result[1] for number, result in enumerate(pair) if number != 3}
+
+
+def test_a_worker_that_dies_costs_a_second_try(tmp_path):
+    assert list(Crew(2).results(dies_once, tmp_path, range(5))) == [0, 1, 2, 3, 4]
+
+
+def test_what_kills_its_worker_twice_is_left_out():
+    done = list(Crew(2).results(dies, None, range(5)))
+    assert [result for number, result in enumerate(done) if number != 1] == [0, 2, 3, 4]
+    assert isinstance(done[1], InputError) and "died twice" in str(done[1])
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A scheduler and a worker in processes of their own, which know nothing of this project; the scheduler file."""
+    program = [sys.executable, "-m", "distributed.cli.dask_"]
+    file, run = tmp_path / "scheduler.json", {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": ""}}
+    commands = [
+        ["scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file],
+        ["worker", "--nthreads", "1", "--no-dashboard", "--scheduler-file", file],
+    ]
+    with open(tmp_path / "log", "w") as log:
+        processes = [
+            subprocess.Popen([*program[:2], program[2] + name, *rest], stdout=log, stderr=log, **run)
+            for name, *rest in commands
+        ]
+    deadline = time.monotonic() + 60
+    while not file.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    yield file
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(30)
+
+
+def test_a_cluster_that_runs_is_used_by_file_and_by_address(scheduler):
+    address = json.loads(scheduler.read_text())["address"]
+    for told in (str(scheduler), address):
+        assert [result[0] for result in Crew(scheduler=told).results(square, 2, [1, 2])] == [2, 8]
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"scheduler": "nowhere.json"}, "nowhere.json"),
+        ({"cluster": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
+        ({"cluster": "nowhere.yaml", "scheduler": "tcp://127.0.0.1:1"}, "leave one out"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_named(told, says):
+    with pytest.raises(InputError, match=says):
+        list(Crew(**told).results(square, 2, [1]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, sample_datalist):
+    """Two scans and a file that is none, in a folder."""
+    folder = tmp_path_factory.mktemp("scans")
+    made = {"output_dir": folder / "made", "number": 2, "voxel_size": 6.0, "patch_size": [32, 48, 32]}
+    bundle_run("run", "generating", *config("generate"), *options(**made, datalist=sample_datalist))
+    (folder / "in").mkdir()
+    for number in (0, 1):
+        shutil.copy(folder / f"made/case_000{number}/case_000{number}_image.nii.gz", folder / f"in/p{number}_T1w.nii.gz")
+    (folder / "in/p2_T1w.nii.gz").write_bytes(b"no scan")
+    return folder
+
+
+def test_results_of_two_workers_are_those_of_one_byte_for_byte(folder):
+    found = {}
+    for workers in (1, 2):
+        out = folder / f"out{workers}"
+        given = options(input=folder / "in", output_dir=out, voxel_size=6.0, threshold=0.1, workers=workers)
+        given += ["--method_settings", "{'calibration':False}"]
+        done = bundle_run("run", "inferring", *config("inference"), *given, check=False)
+        assert done.returncode == 1 and "1 of 3 scans could not be used" in done.stderr, done.stderr
+        found[workers] = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir() if path.suffix == ".gz"
+        }
+    assert len(found[1]) == 8 and found[1] == found[2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not slurm.installed(), reason="SLURM is not installed (apt-get install slurmctld slurmd munge)")
+def test_a_slurm_cluster_analyses_scans(folder, monkeypatch):
+    told = {"_target_": "dask_jobqueue.SLURMCluster", "cores": 1, "memory": "6GB", "walltime": "00:10:00"}
+    told |= {"interface": "lo", "log_directory": str(folder / "logs")}
+    (folder / "slurm.yaml").write_text(json.dumps({"cluster": told}))
+    with slurm.running(folder / "slurm") as environment:
+        for name in ("SLURM_CONF", "PATH"):
+            monkeypatch.setenv(name, environment[name])
+        given = options(input=folder / "in", output_dir=folder / "out", voxel_size=6.0, threshold=0.1, workers=2)
+        given += ["--method_settings", "{'calibration':False}", "--cluster", folder / "slurm.yaml"]
+        done = bundle_run("run", "inferring", *config("inference"), *given, check=False)
+        jobs = subprocess.run(["squeue", "--noheader"], env=environment, capture_output=True, text=True).stdout
+    assert "1 of 3 scans could not be used" in done.stderr, done.stderr
+    assert {path.name for path in (folder / "out").glob("*_report.json")} == {f"p{n}_T1w_report.json" for n in (0, 1)}
+    assert len(list((folder / "logs").glob("*.err"))) == 2 and " R " not in jobs  # two jobs, which ended with the work
