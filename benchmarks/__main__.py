@@ -1,5 +1,5 @@
 """Run all benchmarks, or those named: ``PYTHONPATH=bundle python -m benchmarks [anomaly growth sample step prepare desk score
-density backbones gpu load]``. ``gpu`` and ``load``, which takes an hour, run when they are named."""
+density backbones gpu load cohort]``. ``gpu``, ``load``, which takes an hour, and ``cohort`` run when they are named."""
 
 import sys
 import tempfile
@@ -21,7 +21,7 @@ BENCHMARKS = {  # where each is; it is imported when it runs, for not every mach
     "density": "methods",
     "backbones": "methods",
 }
-NAMED = {"gpu": "gpu", "load": "load"}
+NAMED = {"gpu": "gpu", "load": "load", "cohort": "cohort"}
 COLUMNS = ["name", "size", "median_s", "units", "limit_s", "times_limit", "peak_mb"]
 
 

@@ -216,7 +216,7 @@ def test_the_mask_is_the_score_above_the_threshold(trained, cohort, tmp_path):
     arguments = ["--input", cohort / entry["image"], "--output_dir", tmp_path, "--min_volume_ml", "0.0"]
     masks = {}
     for threshold in ("0.02", "0.1"):
-        bundle_run("run", "inferring", *config("inference"), *arguments, *own_weights(trained, 3.0, threshold))
+        bundle_run("run", "inferring", *config("inference"), *arguments, *own_weights(trained, 6.0, threshold))
         score, mask = (
             nib.load(tmp_path / f"case_0000_image_{key}.nii.gz").get_fdata() for key in ("anomaly", "lesion")
         )
@@ -224,7 +224,7 @@ def test_the_mask_is_the_score_above_the_threshold(trained, cohort, tmp_path):
         masks[threshold] = mask.sum()
     assert masks["0.02"] > masks["0.1"]
     # A calibration of other weights is refused, and the error says what to do.
-    refused = [*own_weights(trained, 3.0)[:-1], "{'features':[8,8,8,8]}"]
+    refused = [*own_weights(trained, 6.0)[:-1], "{'features':[8,8,8,8]}"]
     done = bundle_run("run", "inferring", *config("inference"), *arguments, *refused, check=False)
     assert done.returncode == 1 and "other weights" in done.stderr and "run calibrating" in done.stderr
 

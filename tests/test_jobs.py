@@ -111,7 +111,9 @@ def folder(tmp_path_factory, sample_datalist):
     bundle_run("run", "generating", *config("generate"), *options(**made, datalist=sample_datalist))
     (folder / "in").mkdir()
     for number in (0, 1):
-        shutil.copy(folder / f"made/case_000{number}/case_000{number}_image.nii.gz", folder / f"in/p{number}_T1w.nii.gz")
+        shutil.copy(
+            folder / f"made/case_000{number}/case_000{number}_image.nii.gz", folder / f"in/p{number}_T1w.nii.gz"
+        )
     (folder / "in/p2_T1w.nii.gz").write_bytes(b"no scan")
     return folder
 

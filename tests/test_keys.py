@@ -17,7 +17,15 @@ from scripts.config import NO_MATTER, run_settings
 CONFIGS = ROOT / "bundle/configs"
 SAME = {"inference": {"method"}, "train": {"fold", "input_keys"}}  # another value is asked in the tests of methods
 # Where a scan comes from and where results go is what every test of a command sets.
-PLACES = {"input", "output_dir", "datalist", "packed", "generator_datalist", "scheduler", "cluster"}  # the last: test_jobs.py
+PLACES = {
+    "input",
+    "output_dir",
+    "datalist",
+    "packed",
+    "generator_datalist",
+    "scheduler",
+    "cluster",
+}  # the last: test_jobs.py
 # What another config file sets, and a user does not.
 INNER = {
     "inference": {"task_settings", "restored_keys", "returned_keys"},

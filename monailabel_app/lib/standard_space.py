@@ -52,7 +52,7 @@ def _archive(analyst: Analyst, image: str, uri: str, label: str | None, modality
             settings=analyst.weights.info(),
             registration={key: analyst[key] for key in ("engine", "grid_spacing", "bending")},
         )
-        normalization.keep(normalization(analyst["fill"](normalization.own_lesion(case))))
+        normalization.ledger(normalization(analyst["fill"](normalization.own_lesion(case))))
         normalization.finish()
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

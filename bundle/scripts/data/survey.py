@@ -86,7 +86,7 @@ class _Errand:
         parser.update(overrides)
         # What was found is not sought again. A file name is no value of a config, which might be evaluated.
         parser.globals["found"] = self.entries
-        parser.update({"scans": "$found", "dataset::data": "@scans", "dataloader::entries": "@scans", "workers": 1})
+        parser.update({"scans": "$found", "todo": "@scans", "workers": 1})
         parser.get_parsed_content("initialize")
         return parser
 

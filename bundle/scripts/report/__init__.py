@@ -1,5 +1,6 @@
 """What people read: pictures, the report of a scan, the page of the demonstration (`report.demo`), that of a comparison."""
 
+from .ledger import Ledger
 from .scan_report import ScanReportd, lesion_table, numbered_lesions, scan_report
 
-__all__ = ["ScanReportd", "lesion_table", "numbered_lesions", "scan_report"]
+__all__ = ["Ledger", "ScanReportd", "lesion_table", "numbered_lesions", "scan_report"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,14 @@ import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 
-from .. import __version__
-from ..evaluation.truth import known_hash, read_on_grid
+from ..evaluation.truth import read_on_grid
 from ..preprocessing.align import AlignToRAS
 from ..preprocessing.atlas import atlas_volume, region_table
 from ..preprocessing.masks import lesion_mask
 from ..preprocessing.names import OUTPUTS
+from ..report.ledger import Ledger
 from ..report.standard_space import cohort_page, placed_figure
-from ..saving import file_hash, output_base, save_volume, whole_file, write_whole
+from ..saving import file_hash, save_volume, whole_file, write_whole
 from ..volumes import on_grid, read_volume, same_grid, voxel_ml
 from .registration import TemplateMaps, register_to_template, to_sitk
 from .template import in_mni_space, load_template
@@ -117,45 +115,17 @@ class Normalization:
         region_table(atlas)  # An atlas that is not there is an error before any scan is read.
         self.atlas = atlas
         self.output_dir = Path(output_dir)
-        self.data_root_dir = data_root_dir
         self.image_keys = tuple(image_keys)
         self.registration = dict(registration)
         self.has_regions = in_mni_space(template, template_is_mni)
-        self.entries = {self._source(scan): scan for scan in scans}
         known = {**settings, **registration, "atlas": atlas, "image_keys": image_keys, "regions": self.has_regions}
         known["template"] = file_hash(template) if Path(template).is_file() else template
-        self.fingerprints = {
-            self._source(scan): self._fingerprint(scan, {**known, "version": __version__}) for scan in scans
-        }
-        self.scans = list(scans)
-
-    @staticmethod
-    def _source(scan: Mapping[str, Any]) -> str:
-        return str(scan.get("output_name", scan["image"]))
-
-    def _fingerprint(self, scan: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-        content = [known_hash(scan), scan.get("modality"), known]
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-    def _base(self, source: str, postfix: str) -> Path:
-        return output_base(source, postfix, self.output_dir, self.data_root_dir)
-
-    def _record(self, source: str) -> dict[str, Any] | None:
-        """What was written of a scan: None where something of it is missing, or it was made of other files or settings."""
-        file = Path(f"{self._base(source, 'mni')}.json")
-        record = json.loads(file.read_text()) if file.is_file() else {}
-        whole = all((file.parent / name).is_file() for name in record.get("results", ()))
-        return record if whole and record.get("fingerprint") == self.fingerprints[source] else None
-
-    @property
-    def todo(self) -> list[Mapping[str, Any]]:
-        """The scans that are not done yet."""
-        return [scan for scan in self.scans if self._record(self._source(scan)) is None]
+        self.ledger = Ledger(scans, output_dir, data_root_dir, known, "mni", RESULTS, "mni_record")
 
     def own_lesion(self, case: Mapping[str, Any]) -> dict[str, Any]:
         """A case with the lesion that is known of it in place of what was found."""
         grid = case["original"]
-        entry = self.entries[str(grid.meta["filename_or_obj"])]
+        entry = self.ledger.entries[str(grid.meta["filename_or_obj"])]
         if not entry.get("diseased", True):
             return {**case, "lesion": MetaTensor(torch.zeros_like(grid.as_tensor()), meta=dict(grid.meta))}
         if "lesion" not in entry:
@@ -191,12 +161,11 @@ class Normalization:
         for postfix, volume in placed.items():
             dtype = np.uint8 if postfix == "mni_lesion" else np.float32
             volume = MetaTensor(volume.as_tensor(), affine=self.template.affine)
-            save_volume(volume, f"{self._base(source, postfix)}.nii.gz", dtype, like=self.template)
+            save_volume(volume, f"{self.ledger.base(source, postfix)}.nii.gz", dtype, like=self.template)
         self._save_maps(source, maps, scan)
-        placed_figure(placed, self.template, Path(f"{self._base(source, 'mni')}.png"), title=Path(source).name)
-        entry = self.entries[source]
+        placed_figure(placed, self.template, Path(f"{self.ledger.base(source, 'mni')}.png"), title=Path(source).name)
+        entry = self.ledger.entries[source]
         record = {
-            "fingerprint": self.fingerprints[source],
             "scan": source,
             "subject": str(case["subject"]),
             "registered": key,
@@ -209,20 +178,12 @@ class Normalization:
         }
         return {**case, "mni_record": record, **({} if regions is None else {"regions": regions})}
 
-    def keep(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the ``mni_record`` of a case, when all of its results are there, and which they are."""
-        base = self._base(case["mni_record"]["scan"], "mni")
-        stem = base.name.removesuffix("mni")
-        results = [f"{stem}{ending}" for ending in RESULTS if (base.parent / f"{stem}{ending}").is_file()]
-        write_whole(f"{base}.json", json.dumps({**case["mni_record"], "results": results}, indent=1))
-        return dict(case)
-
     def _save_maps(self, source: str, maps: TemplateMaps, scan: MetaTensor) -> None:
         for name, transform, grid in (
             ("to_mni", maps.to_scan, to_sitk(self.template)),
             ("from_mni", maps.to_template, to_sitk(_upright(scan))),
         ):
-            with whole_file(f"{self._base(source, name)}.h5") as partial:
+            with whole_file(f"{self.ledger.base(source, name)}.h5") as partial:
                 sitk.WriteTransform(transform, str(partial))
             spacing = [max(FIELD_SPACING, size) for size in grid.GetSpacing()]
             extent = [count * size for count, size in zip(grid.GetSize(), grid.GetSpacing())]
@@ -230,12 +191,12 @@ class Normalization:
             field = sitk.TransformToDisplacementField(
                 transform, sitk.sitkVectorFloat32, size, grid.GetOrigin(), spacing, grid.GetDirection()
             )
-            with whole_file(f"{self._base(source, f'{name}_field')}.nii.gz") as partial:
+            with whole_file(f"{self.ledger.base(source, f'{name}_field')}.nii.gz") as partial:
                 sitk.WriteImage(field, str(partial), useCompression=True)
 
     def finish(self) -> None:
         """Write ``regions.csv``, ``scans.csv``, ``overlap.nii.gz`` and ``normalized.html`` of all scans that are done."""
-        records = [record for scan in self.scans if (record := self._record(self._source(scan)))]
+        records = self.ledger.records
         if not records:
             return
         table = pd.DataFrame(
@@ -256,11 +217,11 @@ class Normalization:
         write_whole(self.output_dir / "scans.csv", pd.DataFrame(told).to_csv(index=False))
         overlap = torch.zeros(self.template.shape)
         for record in records:
-            mask = sitk.GetArrayFromImage(sitk.ReadImage(f"{self._base(record['scan'], 'mni_lesion')}.nii.gz"))
+            mask = sitk.GetArrayFromImage(sitk.ReadImage(f"{self.ledger.base(record['scan'], 'mni_lesion')}.nii.gz"))
             overlap[0] += torch.from_numpy(mask.transpose(2, 1, 0) > 0)
         counted = MetaTensor(overlap, affine=self.template.affine)
         save_volume(counted, self.output_dir / "overlap.nii.gz", np.int16, like=self.template)
-        pictures = [Path(f"{self._base(record['scan'], 'mni')}.png") for record in records]
+        pictures = [Path(f"{self.ledger.base(record['scan'], 'mni')}.png") for record in records]
         cohort_page(counted, self.template, told, table, pictures, self.output_dir)
         print(
             f"{len(records)} scans in the space of the template: {self.output_dir / 'regions.csv'}, "
