@@ -2,6 +2,7 @@
 # make test   set up and run the tests       make test-slow   the long ones as well       make lint   style
 # make app    the reader's desk: Orthanc, MONAI Label, OHIF on 127.0.0.1 (APP='--study FOLDER'); make app-stop
 # make package   the bundle as a zip in the model zoo's layout: dist/una_healthy_anatomy_v<version>.zip
+# make wheel   what pip installs, with configs and weights: dist/wheel; container/ makes images of it
 # make docs   the documentation as a site: dist/site/index.html
 # make bench  speed against the limits of this machine
 
@@ -14,7 +15,7 @@ RUN := $(VENV)/bin/python -m monai.bundle run
 C := bundle/configs
 DEMO := runs/demo
 
-.PHONY: setup demo test test-slow app app-stop package docs bench lint clean
+.PHONY: setup demo test test-slow app app-stop package wheel docs bench lint clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -60,6 +61,9 @@ package: setup
 	find dist/$(NAME) -name __pycache__ -prune -exec rm -r {} +
 	cd dist && ../$(VENV)/bin/python -m zipfile -c $(NAME)_v$$(../$(VENV)/bin/python -c "import json; print(json.load(open('$(NAME)/configs/metadata.json'))['version'])").zip $(NAME)
 	rm -r dist/$(NAME)
+
+wheel: setup
+	rm -rf dist/wheel build && $(VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist/wheel .
 
 bench: setup
 	PYTHONPATH=bundle $(VENV)/bin/python -m benchmarks
