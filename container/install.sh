@@ -5,7 +5,7 @@ set -eu
 apt-get update
 apt-get install --yes --no-install-recommends python3 python3-venv ca-certificates
 rm -rf /var/lib/apt/lists/*
-useradd --create-home una
+id una 2>/dev/null || useradd --create-home una
 python3 -m venv /opt/una
 /opt/una/bin/pip install --no-cache-dir --constraint "$1/constraints.txt" ${2:+--extra-index-url "$2"} "$1"/*.whl
 # Compiled once, here: a container is read-only.

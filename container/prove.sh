@@ -12,11 +12,15 @@ if ! [ -x "$root/opt/una/bin/una" ]; then
   cp "$here"/dist/wheel/*.whl "$here/constraints.txt" "$here/container/install.sh" "$root/install/"
   unshare --mount sh -euc '
     root=$1
-    for folder in /proc /dev $BIND; do
+    for folder in /proc /dev; do mount --rbind "$folder" "$root$folder"; done
+    for folder in ${BIND:-}; do
       mkdir -p "$root$folder"
       mount --rbind "$folder" "$root$folder"
+      mount -o remount,bind,ro "$root$folder"
     done
     cp /etc/resolv.conf /etc/hosts "$root/etc/"
+    mkdir -p "$root/usr/local/share/ca-certificates"
+    cp -r /usr/local/share/ca-certificates/. "$root/usr/local/share/ca-certificates/"
     chroot "$root" sh /install/install.sh /install ${EXTRA_INDEX:-}
   ' sh "$root"
   rm -r "$root/install"

@@ -10,9 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import slurm
-from conftest import bundle_run, config, options
+from conftest import bundle_run, bundle_start, config, options
 from scripts.errors import InputError
 from scripts.jobs import Crew
 
@@ -130,6 +131,26 @@ def test_results_of_two_workers_are_those_of_one_byte_for_byte(folder):
             path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir() if path.suffix == ".gz"
         }
     assert len(found[1]) == 8 and found[1] == found[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_command_leaves_no_worker_and_goes_on(folder, tmp_path, stop):
+    given = ["run", "inferring", *config("inference"), *options(input=folder / "in", output_dir=tmp_path, workers=2)]
+    given += [*options(voxel_size=6.0, threshold=0.1), "--method_settings", "{'calibration':False}"]
+    process = bundle_start(*given)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("*_report.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(stop)
+    process.wait(60)
+    assert len(family) >= 2 and not psutil.wait_procs(family, timeout=60)[1]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*_report.json")}
+    done = bundle_run(*given, check=False)
+    kept = [path for path, written in before.items() if path.stat().st_mtime_ns == written]
+    assert f"{len(kept)} of 3 scans were done before" in done.stdout or not kept
+    assert len(list(tmp_path.glob("*_report.json"))) == 2
 
 
 @pytest.mark.slow

@@ -92,6 +92,10 @@ NO_MATTER = (
     "validation_every",
 )
 
+# Configs call the package `scripts`, as the model zoo does. Installed, it is `una`.
+if __package__ != "scripts":
+    sys.modules.setdefault("scripts", sys.modules[__package__])
+
 __all__ = [
     "CONFIGS",
     "check_command_line",
