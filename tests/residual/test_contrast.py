@@ -152,7 +152,7 @@ def test_a_large_bright_lesion_of_soft_borders_is_no_coil_and_a_coil_beside_it_i
     tumour = torch.sigmoid((36.0 - away) / 5.0) * brain
     # Factors that change within 6 cm. A stronger field is severe: its gain is found everywhere.
     wave = torch.cos(place[..., 0] / 20.0) * torch.cos(place[..., 1] / 22.0 + 1.0)
-    coil = torch.exp(0.06 * wave) if uneven_coil else torch.ones_like(t1)
+    coil = torch.exp(0.045 * wave) if uneven_coil else torch.ones_like(t1)
     healthy = (0.2 + 1.2 * t1 - 0.9 * t1**2) * coil * brain
     noise = 0.01 * torch.randn(t1.shape, generator=generator) * brain
     scan = healthy * (1 + 0.7 * tumour) + noise

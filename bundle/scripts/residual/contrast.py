@@ -56,8 +56,9 @@ class MatchContrast(Transform):
             place explains: below the first value the coil is even, above the second it is very uneven. Even coils are nearly
             quadratic over a head, and a stiff gain takes little of a faint lesion. The scan of an uneven coil is predicted anew
             with `uneven_bend`. Between the two values both predictions count by shares: no scan lies where little decides much.
-        severe: of that unevenness; between them a third prediction takes over. So strong a field marks healthy tissue, and its
-            loose gain is found everywhere. It takes a soft lesion for the field.
+        severe: of that unevenness, times the share of marked cells that a loose gain of the whole brain explains. Between them a
+            third prediction takes over, with that gain. So strong a field marks healthy tissue. A lesion has an edge, which no gain
+            explains; one that is soft everywhere is taken for a field.
         uneven_bend: `bend` for such a scan, whose gain changes within a few centimetres, as the severe fields of Table B.1 do.
         far: from its prediction lies a scan whose difference, averaged over a voxel's neighbours, is this many robust standard
             deviations of all differences. A cell is marked where more than half of it is that far, and so are its neighbours.
@@ -77,7 +78,7 @@ class MatchContrast(Transform):
         hold: float = 0.01,
         bend: float = 10.0,
         uneven: Sequence[float] = (0.013, 0.018),
-        severe: Sequence[float] = (0.017, 0.018),
+        severe: Sequence[float] = (0.013, 0.0138),
         uneven_bend: float = 0.005,
         far: float = 2.8,
         iterations: int = 8,
@@ -121,17 +122,20 @@ class MatchContrast(Transform):
             expected, log_gain = self._fit(t1, scan, cells, self.bend, stiff_gain, marked)
         beside = cells.unevenness(log_gain, ~marked)
         loose = float(np.interp(beside, self.uneven, (0.0, 1.0)))
-        severe = float(np.interp(beside, self.severe, (0.0, 1.0)))
+        severe, everywhere = 0.0, expected
+        if beside > self.severe[0]:
+            # A very uneven coil marks so much healthy tissue that its gain cannot be told beside it. A loose gain explains such
+            # marks; of a lesion, which has an edge, it leaves some.
+            everywhere, _ = self._fit(t1, scan, cells, self.uneven_bend, stiff_gain, np.zeros_like(marked))
+            left = (cells.marked(scan - everywhere, self.far) & marked).sum() / max(1, marked.sum())
+            severe = float(np.interp(beside * (1.0 - left), self.severe, (0.0, 1.0)))
         if loose > 0.0 and severe < 1.0:
             # An uneven coil marks healthy cells. What the loose gain of the others explains is marked no longer.
             explained, log_gain = self._fit(t1, scan, cells, self.uneven_bend, log_gain, marked)
             marked = marked & cells.marked(scan - explained, self.far)
             explained, _ = self._fit(t1, scan, cells, self.uneven_bend, log_gain, marked)
             expected = (1.0 - loose) * expected + loose * explained
-        if severe > 0.0:
-            # A very uneven coil marks so much healthy tissue that its gain cannot be told beside it.
-            explained, _ = self._fit(t1, scan, cells, self.uneven_bend, stiff_gain, np.zeros_like(marked))
-            expected = (1.0 - severe) * expected + severe * explained
+        expected = (1.0 - severe) * expected + severe * everywhere
         return convert_to_dst_type((expected * inside)[None], healthy, dtype=torch.float32)[0].clamp(min=0.0)
 
     def _fit(
