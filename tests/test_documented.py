@@ -61,8 +61,8 @@ def place(tmp_path, sample_datalist):
     people = {"training": [known], "validation": [known]}
     scans = {
         "training": [person],
-        "validation": [healthy[1], {**ill[0], "subject": "other"}],
-        "test": [*ill, healthy[0]],
+        "validation": [healthy[1], ill[1]],
+        "test": [ill[0], healthy[0]],
     }
     lists = {
         "people.json": people,
