@@ -134,7 +134,7 @@ OTHER = {
         "bank": "{folder}/bank.pt",
         "powers": 2,
         "amp": False,
-        "initial_weights": "{folder}/first/model.pt",
+        "initial_weights": "{folder}/squares/model.pt",
         "seed": 3,
         "resume": False,
         "cache_rate": 0.0,
@@ -259,22 +259,26 @@ def run(task, names, folder, datalist=(), **more):
     return out
 
 
+def first_weights(folder, sample_datalist, **more):
+    own = {"datalist": sample_datalist, "output_dir": folder, "generator": OTHER["generator"], **more}
+    bundle_run("run", "training", *config("train"), *small(**own))
+    return folder / "model.pt"
+
+
 @pytest.fixture(scope="module")
 def trained(folder, sample_datalist):
-    first = folder / "first"
-    own = {"datalist": sample_datalist, "output_dir": first, "generator": OTHER["generator"]}
-    bundle_run("run", "training", *config("train"), *small(**own))
-    return first / "model.pt"
+    return first_weights(folder / "first", sample_datalist)
 
 
 @pytest.mark.slow
-def test_training_and_generator(folder, trained, sample_datalist):
+def test_training_and_generator(folder, sample_datalist):
     listed = ["--datalist", sample_datalist]
+    trained = first_weights(folder / "squares", sample_datalist, powers=OTHER["train"]["powers"])
     out = run("training", ["train"], folder, listed)
     first, second = (torch.load(path, weights_only=True) for path in (trained, out / "model.pt"))
     moved = max(float((value - second[key]).abs().max()) for key, value in first.items() if value.is_floating_point())
     assert 0.0 < moved < 0.05  # it began with the weights that it was given
-    kept = {key: OTHER["train"][key] for key in ("voxel_size", "patch_size", "features", "amp")}
+    kept = {key: OTHER["train"][key] for key in ("voxel_size", "patch_size", "features", "amp", "powers")}
     table = pd.read_csv(
         run("evaluating", ["train", "evaluate"], folder, listed, **kept, checkpoint=trained) / "errors.csv"
     )
