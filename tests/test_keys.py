@@ -37,7 +37,6 @@ INNER = {
     "generator": {
         "scan_keys", "volume_keys", "interpolation", "sample_keys", "pair_cases", "pair_keys", "dataset_dir", "draws",
         "validation_draws", "cache_rate", "voxel_size", "patch_size", "seed", "traced_masks", "bank",
-        "crew",
     },
     "train": {"generator"},
 }  # fmt: skip
@@ -129,7 +128,6 @@ OTHER = {
         "target_contrast": {"csf": 0.2, "gray_matter": 0.5, "white_matter": 0.8},
     },
     "train": {
-        "workers": 2,
         "traced_masks": ["{folder}/mask.nii.gz"],
         "bank": "{folder}/bank.pt",
         "powers": 2,
@@ -185,7 +183,6 @@ OTHER = {
     },
     "register_lesions": {"workers": 2, "grid_spacing": 40.0, "bending": 50.0},
     "compare": {
-        "workers": 2,
         "seed": 1,
         "methods": ["intensity", "autoencoder"],
         "iterations": 2,
