@@ -45,6 +45,12 @@ def cohort(tmp_path_factory, sample_datalist) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory) -> list:
+    """Scans that several tests analyse are prepared once."""
+    return ["--cache_dir", tmp_path_factory.mktemp("prepared")]
+
+
 def own_weights(trained: Path, voxel_size: float, threshold: str = "0.1") -> list:
     """Arguments of `inferring` and its kin for the weights of `trained`, which have no calibration."""
     network = ["--checkpoint", trained / "model.pt", "--voxel_size", str(voxel_size)]
@@ -170,7 +176,7 @@ def test_generating_writes_a_cohort(cohort):
     assert np.abs(other - scan).max() > 0.5
 
 
-def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_path):
+def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, cached, tmp_path):
     entries = json.loads((cohort / "datalist.json").read_text())["test"]
     source = nib.load(cohort / entries[0]["image"])
     scans = tmp_path / "scans"
@@ -178,7 +184,7 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
     oblique = source.affine @ np.array([[0, -0.98, 0.2, 4], [0.9, 0, 0.1, -3], [0, 0.1, 0.8, 7], [0, 0, 0, 1]])
     nib.save(nib.Nifti1Image((source.get_fdata() * 1000).astype(np.int16), source.affine), scans / "plain.nii.gz")
     nib.save(nib.Nifti1Image(source.get_fdata().astype(np.float32), oblique), scans / "deep" / "oblique.nii")
-    weights = own_weights(trained, 6.0)
+    weights = [*own_weights(trained, 6.0), *cached]
     out = tmp_path / "out"
     real = (sys.executable,)  # whose import, too, is to be quiet
     done = bundle_run(
@@ -211,12 +217,12 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, tmp_
     assert (out / "case_0001_image_lesion.nii.gz").is_file()
 
 
-def test_the_mask_is_the_score_above_the_threshold(trained, cohort, tmp_path):
+def test_the_mask_is_the_score_above_the_threshold(trained, cohort, cached, tmp_path):
     entry = json.loads((cohort / "datalist.json").read_text())["test"][0]
     arguments = ["--input", cohort / entry["image"], "--output_dir", tmp_path, "--min_volume_ml", "0.0"]
     masks = {}
     for threshold in ("0.02", "0.1"):
-        bundle_run("run", "inferring", *config("inference"), *arguments, *own_weights(trained, 6.0, threshold))
+        bundle_run("run", "inferring", *config("inference"), *arguments, *own_weights(trained, 6.0, threshold), *cached)
         score, mask = (
             nib.load(tmp_path / f"case_0000_image_{key}.nii.gz").get_fdata() for key in ("anomaly", "lesion")
         )

@@ -24,41 +24,22 @@ def square(common: int, job: int) -> tuple[int, int]:
     return common * job**2, os.getpid()
 
 
-def dies_once(folder: Path, job: int) -> int:
-    try:
-        (folder / str(job)).touch(exist_ok=False)
-    except FileExistsError:
-        return job
-    if job == 1:
+def deadly(folder: Path, job: int) -> tuple[int, int]:
+    """A square. The first try of 1, and every try of 2, kills who tries."""
+    first = not (folder / str(job)).exists()
+    (folder / str(job)).touch()
+    if (job == 1 and first) or job == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    return job
+    return square(7, job)
 
 
-def dies(common: None, job: int) -> int:
-    if job == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return job
-
-
-def test_two_workers_do_what_one_does():
-    alone, pair = (list(Crew(workers).results(square, 7, range(12))) for workers in (1, 2))
-    for number, (one, other) in enumerate(zip(alone, pair, strict=True)):
-        if number == 3:
-            assert isinstance(one, InputError) and str(one) == str(other) == "three is refused"
-        else:
-            assert one[0] == other[0] == 7 * number**2
-    assert {result[1] for number, result in enumerate(alone) if number != 3} == {os.getpid()}
-    assert os.getpid() not in {result[1] for number, result in enumerate(pair) if number != 3}
-
-
-def test_a_worker_that_dies_costs_a_second_try(tmp_path):
-    assert list(Crew(2).results(dies_once, tmp_path, range(5))) == [0, 1, 2, 3, 4]
-
-
-def test_what_kills_its_worker_twice_is_left_out():
-    done = list(Crew(2).results(dies, None, range(5)))
-    assert [result for number, result in enumerate(done) if number != 1] == [0, 2, 3, 4]
-    assert isinstance(done[1], InputError) and "died twice" in str(done[1])
+def test_two_workers_do_what_one_does_also_where_workers_die(tmp_path):
+    alone, pair = list(Crew().results(square, 7, range(8))), list(Crew(2).results(deadly, tmp_path, range(8)))
+    assert isinstance(alone[3], InputError) and str(alone[3]) == str(pair[3]) == "three is refused"
+    assert isinstance(pair[2], InputError) and "died twice" in str(pair[2])
+    for number in (0, 1, 4, 5, 6, 7):  # 1 had a second try
+        assert alone[number][0] == pair[number][0] == 7 * number**2
+        assert alone[number][1] == os.getpid() != pair[number][1]
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ INNER = {
     "generator": {
         "scan_keys", "volume_keys", "interpolation", "sample_keys", "pair_cases", "pair_keys", "dataset_dir", "draws",
         "validation_draws", "cache_rate", "voxel_size", "patch_size", "seed", "traced_masks", "bank",
+        "crew",
     },
     "train": {"generator"},
 }  # fmt: skip
@@ -113,6 +114,8 @@ OTHER = {
         "ventricle_asymmetry": 0.3,
         "sulci_prob": 0.5,
         "sulci_change": [1.0, 2.0],
+        "cistern_prob": 0.5,
+        "cistern_change": [1.0, 2.0],
         "mass_effect_prob": 0.5,
         "enhancement_prob": 0.5,
         "compartments": [1, 3],
@@ -128,6 +131,7 @@ OTHER = {
         "target_contrast": {"csf": 0.2, "gray_matter": 0.5, "white_matter": 0.8},
     },
     "train": {
+        "workers": 2,
         "traced_masks": ["{folder}/mask.nii.gz"],
         "bank": "{folder}/bank.pt",
         "powers": 2,
@@ -183,6 +187,7 @@ OTHER = {
     },
     "register_lesions": {"workers": 2, "grid_spacing": 40.0, "bending": 50.0},
     "compare": {
+        "workers": 2,
         "seed": 1,
         "methods": ["intensity", "autoencoder"],
         "iterations": 2,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,41 +143,46 @@ def _bare(labels: Sequence[str], prefix: str) -> list[str]:
     return [label.removeprefix(f"{prefix}-") for label in labels]
 
 
-def _participant(
-    person: str, scans: Sequence[Scan], given: argparse.Namespace, more: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Analyse the scans of a person in a process of its own, and arrange what comes out; rows of the table."""
-    record = given.output_dir / WORK / f"{person}.json"
-    work = given.output_dir / WORK / person
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+def _participants(people: Mapping[str, Sequence[Scan]], given: argparse.Namespace, more: Sequence[str]) -> list[dict]:
+    """Analyse the scans of some people by one command, and arrange what comes out; rows of the table.
+
+    Several of these may run at once for other people of the same data set, as jobs of a cluster. So each has a folder of its own,
+    the same one when it is started again.
+    """
+    work = given.output_dir / WORK / hashlib.sha256(" ".join(sorted(people)).encode()).hexdigest()[:12]
+    work.mkdir(parents=True, exist_ok=True)
     entries = [
         {"subject": volume_stem(scan.files[0]), "image": str(scan.files[0]), "modality": scan.modality}
+        for scans in people.values()
         for scan in scans
     ]
     write_whole(work / "list.json", json.dumps({"test": entries}))
     command = "normalizing" if given.normalize else "inferring"
     files = [str(CONFIGS / f"{name}.yaml") for name in COMMANDS[command]]
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // given.nprocs))}
-    done = subprocess.run(
+    told = []
+    with subprocess.Popen(
         [sys.executable, "-m", "monai.bundle", "run", command, "--config_file", str(files),
-         "--input", str(work / "list.json"), "--output_dir", str(work), *more],
-        env={**os.environ, **threads}, capture_output=True, text=True,
-    )  # fmt: skip
+         "--input", str(work / "list.json"), "--output_dir", str(work), "--workers", str(given.nprocs), *more],
+        stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            told.append(line.strip())
+    left_out = [line.removeprefix("left out: ") for line in told if line.startswith("left out: ")]
     rows = []
-    for scan in scans:
-        try:
-            rows.append(arrange(scan, given.bids_dir, work, given.output_dir))
-        except FileNotFoundError:
-            told = [
-                line for line in done.stdout.splitlines() if line.startswith("left out:") and scan.files[0].name in line
-            ]
-            why = (told or done.stderr.strip().splitlines() or ["no result"])[-1].removeprefix("left out: ")
-            relative = scan.files[0].relative_to(given.bids_dir).as_posix()
-            rows.append({"participant_id": person, "scan": relative, "modality": scan.modality or "n/a", "status": why})
-    shutil.rmtree(work, ignore_errors=True)
-    write_whole(record, json.dumps(rows, indent=1))
-    print(f"{person}: " + "; ".join(f"{row['scan']} {row.get('lesion_ml', row['status'])}" for row in rows), flush=True)
+    for person, scans in people.items():
+        of_person = []
+        for scan in scans:
+            try:
+                of_person.append(arrange(scan, given.bids_dir, work, given.output_dir))
+            except FileNotFoundError:
+                why = [line for line in left_out if scan.files[0].name in line] or ["no result; see what the command said"]
+                relative = scan.files[0].relative_to(given.bids_dir).as_posix()
+                row = {"participant_id": person, "scan": relative, "modality": scan.modality or "n/a"}
+                of_person.append({**row, "status": why[-1]})
+        write_whole(given.output_dir / WORK / f"{person}.json", json.dumps(of_person, indent=1))
+        rows += of_person
+    shutil.rmtree(work)
     return rows
 
 
@@ -235,7 +239,7 @@ def _arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--bids-filter-file", type=Path, metavar="FILE", help='such as {"t1w": {"acquisition": "mprage"}}'
     )
-    parser.add_argument("--nprocs", type=int, default=1, help="people at a time")
+    parser.add_argument("--nprocs", type=int, default=1, help="processes that analyse scans")
     parser.add_argument("--normalize", action="store_true", help="MNI space, too: see 'una normalizing'")
     parser.add_argument("--skip-bids-validation", action="store_true", help="accepted for the sake of other BIDS Apps")
     parser.add_argument("--version", action="version", version=__version__)
@@ -280,9 +284,7 @@ def main(words: Sequence[str]) -> None:
         chosen = {person: people[person] for person in labels or people}
         if not chosen:
             raise InputError(f"{given.bids_dir} has no scan that the session labels and the filter file leave")
-        with ThreadPoolExecutor(given.nprocs) as pool:  # each waits for a process of its own
-            asked = [pool.submit(_participant, person, scans, given, more) for person, scans in chosen.items()]
-            bad = [row for job in asked for row in job.result() if row["status"] != "ok"]
+        bad = [row for row in _participants(chosen, given, more) if row["status"] != "ok"]
     if bad:
         raise InputError(
             f"{len(bad)} scans could not be used (the others are done): {bad[0]['scan']}: {bad[0]['status']}"

@@ -96,6 +96,25 @@ def test_sulci_widen_on_one_side_and_ventricles_stay(labels):
     assert 0 < sum(sides) < 10
 
 
+def test_a_cistern_widens_on_both_sides_and_thin_sulci_stay(labels):
+    label = head()
+    place = from_middle(label.shape[-1])
+    sheet = (place[1].abs() < 1) & (place[0].abs() > 12) & (label[0] > 0)  # a thin sulcus on each side
+    cistern = (place - torch.tensor([0.0, -17.0, 0.0])[:, None, None, None]).norm(dim=0) < 4
+    label[0][sheet | cistern] = OUTER
+    settings = {"depth": (3, 14), "reach": (3.0, 4.0), "amount": (3.0, 3.0), "scale": 2.0, "mode": "nearest"}
+    widen = RandSulcid("label", labels, one_sided=False, crowding=4.0, **settings)
+    at_cistern = 0
+    for seed in range(10):
+        more = (widen.set_random_state(seed)({"label": label})["label"] == OUTER)[0] & (label[0] != OUTER)
+        near = more & (place[1] < -8)
+        if near.sum() > 0.8 * more.sum():
+            at_cistern += 1
+            left, right = ((near & half).sum().item() for half in (place[0] < 0, place[0] > 0))
+            assert left > 20 and left == pytest.approx(right, rel=0.5)
+    assert at_cistern >= 6  # thin sulci have several times as many voxels
+
+
 def test_outer_csf_is_no_ventricle(labels):
     label = head()
     label[torch.isin(label, torch.tensor(VENTRICLES))] = WHITE

@@ -86,7 +86,7 @@ class _Errand:
         parser.update(overrides)
         # What was found is not sought again. A file name is no value of a config, which might be evaluated.
         parser.globals["found"] = self.entries
-        parser.update({"scans": "$found", "todo": "@scans"})
+        parser.update({"scans": "$found", "todo": "@scans", "workers": 1})
         parser.get_parsed_content("initialize")
         return parser
 
@@ -195,6 +195,7 @@ class SubjectCache(CacheDataset):
         transform: how a subject is prepared.
         cache_rate: share of the subjects kept in memory. One that is not kept is prepared when it is drawn, and stops the run
             then.
+        crew: who prepares them; None for this process alone.
 
     Attributes:
         failures: subject and reason of each that was left out.
@@ -203,8 +204,9 @@ class SubjectCache(CacheDataset):
         InputError: when no subject is left.
     """
 
-    def __init__(self, data: Sequence[Any], transform: Any, cache_rate: float = 1.0) -> None:
+    def __init__(self, data: Sequence[Any], transform: Any, cache_rate: float = 1.0, crew: Crew | None = None) -> None:
         self.failures: list[tuple[str, str]] = []
+        self.crew = crew or Crew()
         super().__init__(data, transform, cache_rate=cache_rate, progress=False)
         usable = [number for number, item in enumerate(self._cache) if item is not None]
         if self.failures and len(self.failures) == len(self.data):
@@ -213,14 +215,20 @@ class SubjectCache(CacheDataset):
         self._cache = [self._cache[number] for number in usable]
         self.cache_num = len(usable)
 
-    def _load_cache_item(self, idx: int) -> Any:
-        try:
-            return super()._load_cache_item(idx)
-        except Exception as error:  # one subject must not stop the others; the message says what it was
-            subject = str(self.data[idx].get("subject", idx))
-            self.failures.append((subject, reason(error)))
-            print(f"left out: subject {subject}: {self.failures[-1][1]}", flush=True)
-            return None
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
+        numbers = range(self.cache_num) if indices is None else indices
+        cache = []
+        for number, item in zip(numbers, self.crew.results(SubjectCache._prepared, self, numbers), strict=True):
+            if isinstance(item, Exception):
+                # One subject must not stop the others; the message says what it was.
+                self.failures.append((str(self.data[number].get("subject", number)), reason(item)))
+                print(f"left out: subject {': '.join(self.failures[-1])}", flush=True)
+                item = None
+            cache.append(item)
+        return cache
+
+    def _prepared(self, number: int) -> Any:
+        return super()._load_cache_item(number)
 
     def finish(self) -> None:
         """Say which subjects were left out.

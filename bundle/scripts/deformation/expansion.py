@@ -165,19 +165,21 @@ class RandVentriclesd(RandExpansiond):
 
 
 class RandSulcid(RandExpansiond):
-    """Widen the sulci of a random place on one side of a subject, as age does in some people.
+    """Widen the sulci of a random place on one side of a subject, as age does in some people, or a cistern of both sides.
 
     Sulci are the CSF of a label map in a range of depths below the surface of the brain: shallower CSF would push the surface
-    outwards, deeper CSF is that of the ventricles. They widen around a random
-    voxel of theirs, less and less with the distance (a Gaussian), and not beyond the middle of the brain.
+    outwards, deeper CSF is that of the ventricles. They widen around a random voxel of theirs, less and less with the distance (a
+    Gaussian). Cisterns are places where much CSF lies together. A large cisterna magna is a variant of healthy people.
 
     Args:
         keys: items on one grid, the first axis from left to right.
         labels: label scheme, with the tissue ``csf``.
         depth: range in voxels.
         reach: range in voxels, standard deviation of that Gaussian.
+        one_sided: nothing widens beyond the middle of the brain.
+        crowding: a place is drawn by this power of the share of CSF around it: 0 for any sulcus, 4 for cisterns.
         label_key: label map.
-        expansion: further arguments of `RandExpansiond`.
+        expansion: further arguments of `RandExpansiond`; its ``scale`` is what is around a place, too.
     """
 
     def __init__(
@@ -186,6 +188,8 @@ class RandSulcid(RandExpansiond):
         labels: LabelTable,
         depth: tuple[float, float],
         reach: tuple[float, float],
+        one_sided: bool = True,
+        crowding: float = 0.0,
         label_key: str = "label",
         **expansion,
     ) -> None:
@@ -193,6 +197,8 @@ class RandSulcid(RandExpansiond):
         self.labels = labels
         self.depth = depth
         self.reach = reach
+        self.one_sided = one_sided
+        self.crowding = crowding
 
     def region(self, item: torch.Tensor) -> torch.Tensor:
         plain = convert_to_tensor(item, track_meta=False)
@@ -202,12 +208,19 @@ class RandSulcid(RandExpansiond):
         voxels = sulci[0].nonzero()
         if not len(voxels):
             return sulci.float()
-        middle = voxels[self.transform.R.randint(len(voxels))].float()
+        middle = voxels[self._place(sulci, voxels)].float()
         reach = self.transform.R.uniform(*self.reach)
-        # The middle plane of the brain, to which the weight falls to 0 from the chosen side.
-        plane = brain.nonzero()[:, 0].float().mean()
         axes = [torch.arange(size, device=plain.device, dtype=torch.float32) for size in plain.shape[1:]]
         weights = [torch.exp(-0.5 * ((axis - place) / reach) ** 2) for axis, place in zip(axes, middle)]
-        weights[0] = weights[0] * ((axes[0] - plane) * torch.sign(middle[0] - plane) / reach).clamp(0.0, 1.0)
+        if self.one_sided:  # it falls to 0 towards the middle plane of the brain
+            plane = brain.nonzero()[:, 0].float().mean()
+            weights[0] = weights[0] * ((axes[0] - plane) * torch.sign(middle[0] - plane) / reach).clamp(0.0, 1.0)
         weight = weights[0][:, None, None] * weights[1][None, :, None] * weights[2][None, None, :]
         return sulci * weight[None]
+
+    def _place(self, sulci: torch.Tensor, voxels: torch.Tensor) -> int:
+        """Which of the voxels is in the middle of what widens."""
+        if not self.crowding:
+            return int(self.transform.R.randint(len(voxels)))
+        around = gaussian_blur(sulci.float(), self.transform.scale)[0][tuple(voxels.T)].double().cpu() ** self.crowding
+        return int(self.transform.R.choice(len(voxels), p=(around / around.sum()).numpy()))

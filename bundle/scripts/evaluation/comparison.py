@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..jobs import reason
+from ..jobs import Crew, reason
 from ..saving import save_volume, whole_file, write_whole
 from ..volumes import on_grid, read_volume, voxel_ml
 from .lesions import mask_metrics
@@ -120,6 +120,7 @@ class Comparison:
         rules: by name, see `scripts.evaluation.thresholds`.
         primary: name of the rule by which masks are compared.
         output_dir: where to write.
+        crew: who works; a piece of work is a method. None for this process alone.
 
     Raises:
         InputError: when the splits share scans, or nothing is known of a scan.
@@ -135,6 +136,7 @@ class Comparison:
         rules: Mapping[str, Rule],
         primary: str,
         output_dir: str | Path,
+        crew: Crew | None = None,
     ) -> None:
         check_splits(entries)
         self.splits = {"validation": validation, "test": test}
@@ -147,6 +149,7 @@ class Comparison:
         self.rules = dict(rules)
         self.primary = primary
         self.output_dir = Path(output_dir)
+        self.crew = crew or Crew()
         self.failures: dict[str, str] = {}
 
     def run(self) -> None:
@@ -155,19 +158,13 @@ class Comparison:
         Raises:
             InputError: at the end, when a method failed; the others are done.
         """
-        done = {}
-        for name, prepare in self.guests.items():
-            try:
-                guest = prepare()
-                if (kept := self._kept(name, guest.about)) is None:
-                    for split, cases in self.splits.items():
-                        write_scores(guest, cases, self.output_dir / "scores" / name, f"{name}: {split}")
-                    kept = self._judged(name, guest.about)
-                done[name] = kept
-            except Exception as error:  # one method must not stop the others; the log has the whole story
-                self.failures[name] = reason(error)
-                write_whole(self.output_dir / "scores" / name / "failure.txt", traceback.format_exc())
+        done, names = {}, list(self.guests)
+        for name, kept in zip(names, self.crew.results(Comparison._whole_method, self, names), strict=True):
+            if isinstance(kept, Exception):
+                self.failures[name] = reason(kept)
                 print(f"left out: {name}: {self.failures[name]}", flush=True)
+            else:
+                done[name] = kept
         if not done:
             raise InputError(
                 f"no method could be judged: {'; '.join(f'{n}: {why}' for n, why in self.failures.items())}"
@@ -186,6 +183,19 @@ class Comparison:
             )
 
     # ------------------------------------------------------------------ one method
+
+    def _whole_method(self, name: str) -> dict[str, Any]:
+        """Train or load a method, let it look at every scan, and judge it."""
+        try:
+            guest = self.guests[name]()
+            if (kept := self._kept(name, guest.about)) is None:
+                for split, cases in self.splits.items():
+                    write_scores(guest, cases, self.output_dir / "scores" / name, f"{name}: {split}")
+                kept = self._judged(name, guest.about)
+            return kept
+        except Exception:  # one method must not stop the others; the log has the whole story
+            write_whole(self.output_dir / "scores" / name / "failure.txt", traceback.format_exc())
+            raise
 
     def _kept(self, name: str, about: Mapping[str, Any]) -> dict[str, Any] | None:
         """What `_judged` found of the same method in a run before; no scan is looked at."""

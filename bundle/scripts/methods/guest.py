@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from ignite.engine import Engine
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -100,8 +101,10 @@ def _ready(
     if shipped is not None and Path(shipped).is_file():
         return asked
     weights = output_dir / Path(learner).stem / "method.pt"
-    if not weights.is_file():
-        guest(learner, learner).train()
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(weights.with_suffix(".lock")):  # another process may need the same weights
+        if not weights.is_file():
+            guest(learner, learner).train()
     return guest(name, learner, checkpoint=str(weights))
 
 
