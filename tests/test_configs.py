@@ -240,7 +240,7 @@ def test_what_moves_moves_in_scan_and_target_alike(sample_datalist):
             "white_matter_share": 0.0,
             **changed,
         }
-        overrides = {"datalist": str(sample_datalist), "voxel_size": 3.0, "patch_size": [48, 64, 48], "seed": 3}
+        overrides = {"datalist": str(sample_datalist), "voxel_size": 4.0, "patch_size": [40, 48, 40], "seed": 3}
         return parse("generator", **overrides, **settings).get_parsed_content("samples")[draw]
 
     def agreement(found):
@@ -250,8 +250,8 @@ def test_what_moves_moves_in_scan_and_target_alike(sample_datalist):
         )
 
     moved = {"ventricle_prob": 1.0, "ventricle_change": [8.0, 8.0], "mass_effect_prob": 1.0}
-    draws = [n for n in range(12) if sample(n)["anomaly"].sum() > 300][:3]
-    assert len(draws) == 3
+    draws = [n for n in range(12) if sample(n)["anomaly"].sum() > 150][:2]
+    assert len(draws) == 2
     for draw in draws:
         still, other = sample(draw), sample(draw, **moved)
         assert agreement(other) > 0.98 * agreement(still) > 0.9

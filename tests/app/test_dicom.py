@@ -196,6 +196,7 @@ def test_a_result_comes_back_from_the_archive_where_it_was_found(desk, tmp_path)
         client.download_label(uid, "final")
 
 
+@pytest.mark.slow  # the same answer is tested without an archive
 def test_a_family_that_draws_no_healthy_brain_answers_in_the_archive(desk, tmp_path):
     orthanc, address, _ = desk
     client = MONAILabelClient(address, tmpdir=str(tmp_path))
