@@ -239,7 +239,7 @@ def _arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--bids-filter-file", type=Path, metavar="FILE", help='such as {"t1w": {"acquisition": "mprage"}}'
     )
-    parser.add_argument("--nprocs", type=int, default=1, help="processes that analyse scans")
+    parser.add_argument("--nprocs", type=int, default=1, help="scans at a time: processes, or jobs of --cluster")
     parser.add_argument("--normalize", action="store_true", help="MNI space, too: see 'una normalizing'")
     parser.add_argument("--skip-bids-validation", action="store_true", help="accepted for the sake of other BIDS Apps")
     parser.add_argument("--version", action="version", version=__version__)
