@@ -41,14 +41,15 @@ def test_a_lesion_or_a_refusal(value, background, other, chosen, inverted, edge,
         values[second] = other
     # A voxel has 8 ml: an inverted mask of 24^3 of them marks more than a brain has.
     volume = MetaTensor(torch.from_numpy(values)[None], affine=torch.diag(torch.tensor([20.0, 20.0, 20.0, 1.0])))
+    told = chosen and value == round(value)  # a label is a whole number
     try:
-        found = lesion_mask(volume, value if chosen and value == round(value) else None)
+        found = lesion_mask(volume, value if told else None)
     except InputError as refused:
         assert "lesion" in str(refused) or "label" in str(refused)
         return
     assert not inverted
     # A probability counts from one half on, and a second region of it is lesion, too.
-    expected = lesion | (second & (other == 1.0) & (value < 1.0) & (value >= 0.5)) if not chosen else lesion
+    expected = lesion | (second & (other == 1.0) & (value < 1.0) & (value >= 0.5)) if not told else lesion
     if value < 0.5 and other == 1.0:  # the second region is what is probable
         expected = second
     np.testing.assert_array_equal(found[0].numpy() > 0, expected)
