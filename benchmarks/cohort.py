@@ -31,15 +31,7 @@ def _nothing(common: None, job: int) -> int:
 
 def _analysed(folder: Path, out: Path, workers: int, threads: int) -> tuple[float, float]:
     """Seconds of a run, and the largest memory of one of its processes in MB."""
-    command = [
-        sys.executable,
-        "-m",
-        "monai.bundle",
-        "run",
-        "inferring",
-        "--config_file",
-        "bundle/configs/inference.yaml",
-    ]
+    command = [sys.executable, *["-m", "monai.bundle", "run", "inferring", "--config_file", "bundle/configs/inference.yaml"]]
     command += ["--input", str(folder), "--output_dir", str(out), "--workers", str(workers)]
     started, peak = time.perf_counter(), 0.0
     environment = {**os.environ, "PYTHONPATH": "bundle", "OMP_NUM_THREADS": str(threads)}
