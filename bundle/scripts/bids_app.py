@@ -143,6 +143,16 @@ def _bare(labels: Sequence[str], prefix: str) -> list[str]:
     return [label.removeprefix(f"{prefix}-") for label in labels]
 
 
+def _row(scan: Scan, person: str, given: argparse.Namespace, work: Path, left_out: Sequence[str]) -> dict[str, Any]:
+    """Arrange the results of a scan; its row of the table, with the reason where it has none."""
+    try:
+        return arrange(scan, given.bids_dir, work, given.output_dir)
+    except FileNotFoundError:
+        why = [line for line in left_out if scan.files[0].name in line] or ["no result; see what the command said"]
+        relative = scan.files[0].relative_to(given.bids_dir).as_posix()
+        return {"participant_id": person, "scan": relative, "modality": scan.modality or "n/a", "status": why[-1]}
+
+
 def _participants(people: Mapping[str, Sequence[Scan]], given: argparse.Namespace, more: Sequence[str]) -> list[dict]:
     """Analyse the scans of some people by one command, and arrange what comes out; rows of the table.
 
@@ -159,7 +169,7 @@ def _participants(people: Mapping[str, Sequence[Scan]], given: argparse.Namespac
     write_whole(work / "list.json", json.dumps({"test": entries}))
     command = "normalizing" if given.normalize else "inferring"
     files = [str(CONFIGS / f"{name}.yaml") for name in COMMANDS[command]]
-    told = []
+    left_out, rows = [], []
     with subprocess.Popen(
         [sys.executable, "-m", "monai.bundle", "run", command, "--config_file", str(files),
          "--input", str(work / "list.json"), "--output_dir", str(work), "--workers", str(given.nprocs), *more],
@@ -167,22 +177,13 @@ def _participants(people: Mapping[str, Sequence[Scan]], given: argparse.Namespac
     ) as process:  # fmt: skip
         for line in process.stdout:
             print(line, end="", flush=True)
-            told.append(line.strip())
-    left_out = [line.removeprefix("left out: ") for line in told if line.startswith("left out: ")]
-    rows = []
+            if (told := line.strip()).startswith("left out: "):
+                left_out.append(told.removeprefix("left out: "))
     for person, scans in people.items():
-        of_person = []
-        for scan in scans:
-            try:
-                of_person.append(arrange(scan, given.bids_dir, work, given.output_dir))
-            except FileNotFoundError:
-                why = [line for line in left_out if scan.files[0].name in line] or ["no result; see what the command said"]
-                relative = scan.files[0].relative_to(given.bids_dir).as_posix()
-                row = {"participant_id": person, "scan": relative, "modality": scan.modality or "n/a"}
-                of_person.append({**row, "status": why[-1]})
+        of_person = [_row(scan, person, given, work, left_out) for scan in scans]
         write_whole(given.output_dir / WORK / f"{person}.json", json.dumps(of_person, indent=1))
         rows += of_person
-    shutil.rmtree(work)
+    shutil.rmtree(work, ignore_errors=True)
     return rows
 
 
