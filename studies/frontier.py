@@ -1,7 +1,8 @@
 """Healthy people and diseased scans for ``run frontier``: ``PYTHONPATH=bundle python -m studies.frontier runs/frontier.json``.
 
 Nobody in it trained, calibrated or was chosen on: the people and patients of ``../shared/data/evaluation``, and those that test by
-`studies.aged` and ``healthy_split.json``. Groups are scanners.
+`studies.aged` and ``healthy_split.json``. Groups are scanners. Scans of one person are a session. With the ``test.json`` of
+`studies.healthy_cases` as a second argument some of the healthy people have T2w and FLAIR, too, which are made of their T1w.
 """
 
 import json
@@ -63,7 +64,17 @@ def named(file: Path, subject: str, folder: Path) -> str:
     return str(link)
 
 
-def write_frontier(path: Path) -> Path:
+def made_contrasts(path: Path) -> list[dict]:
+    """The T2w and FLAIR of the people that test, see `studies.healthy_cases`."""
+    made = [entry for entry in json.loads(path.read_text())["test"] if entry["subject"] in HEALTHY["test"]]
+    return [
+        {**entry, "image": str(path.parent / entry["image"]), "group": "made of T1w"}
+        for entry in made
+        if entry["modality"] in ("t2", "flair")
+    ]
+
+
+def write_frontier(path: Path, made: Path | None = None) -> Path:
     """Write the datalist, and beside it links to the scans."""
     links = path.parent / f"{path.stem}_scans"
     entries = [
@@ -74,13 +85,14 @@ def write_frontier(path: Path) -> Path:
     ]
     for subject, (image, lesion) in LESIONS.items():
         modality = MODALITY[subject.split("_")[1]]
-        known = {"subject": subject, "image": named(image, subject, links), "modality": modality}
         person = subject.split("_")[0]
+        known = {"subject": person, "image": named(image, subject, links), "modality": modality}
         disease = person if person == TRAINED_WITH else person.rstrip("0123456789")
         entries.append({**known, "lesion": str(lesion), "group": disease})
+    entries += made_contrasts(made) if made else []
     path.write_text(json.dumps({"test": entries}, indent=1))
     return path
 
 
 if __name__ == "__main__":
-    print(write_frontier(Path(sys.argv[1]).resolve()))
+    print(write_frontier(*(Path(argument).resolve() for argument in sys.argv[1:])))

@@ -88,7 +88,8 @@ def save(volume: MetaTensor, path: Path, dtype=np.float32) -> str:
 
 
 def entry(image: str, modality: str, **known) -> dict:
-    return {"subject": image.removesuffix(".nii.gz"), "image": image, "modality": modality, **known}
+    """Of a datalist: the scans of one person are a session."""
+    return {"subject": image.removesuffix(f"_{modality}.nii.gz"), "image": image, "modality": modality, **known}
 
 
 def like(scan: MetaTensor, values: np.ndarray) -> MetaTensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,7 @@ def on_grid(volume: MetaTensor, grid: MetaTensor, mode: str = "bilinear") -> Met
         float32, ``(C, X', Y', Z')``, on the device of the volume, with the meta data of the grid and the name of the volume.
     """
     resample = ResampleToMatch(mode=mode, padding_mode="zeros", dtype=torch.float32)
+    plain = without_header(volume)  # MONAI writes the voxel size of the grid into the header that it is given
     # Beyond one voxel outside of its own grid the volume is 0.
     corners = torch.cartesian_prod(*(torch.tensor([-1.0, n], dtype=torch.float64) for n in volume.shape[1:]))
     to_grid = torch.linalg.inv(grid.affine.double()) @ volume.affine.double()
@@ -190,8 +192,8 @@ def on_grid(volume: MetaTensor, grid: MetaTensor, mode: str = "bilinear") -> Met
         step[:3, 3] = torch.tensor([first, begin[1], begin[2]], dtype=torch.float64)
         part = MetaTensor(grid.as_tensor()[box], affine=grid.affine.double() @ step)
         if part.numel():
-            found[box] = resample(volume, img_dst=part).as_tensor()
-    meta = dict(grid.meta)
+            found[box] = resample(plain, img_dst=part).as_tensor()
+    meta = deepcopy(dict(grid.meta))
     if "filename_or_obj" in volume.meta:
         meta["filename_or_obj"] = volume.meta["filename_or_obj"]
     return MetaTensor(found, meta=meta)

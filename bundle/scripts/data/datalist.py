@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ KNOWN_KEYS = (
     "mirrored",
     "typical_t1",
     "subject",
+    "session",
     "modality",
     "mirror_transform",
     "diseased",
@@ -74,8 +75,8 @@ def _check_entries(path: Path, section: str, entries: Any) -> None:
                 raise InputError(f"{where} has the key '{key}', which nothing reads{f'; {near[0]}?' if near else ''}")
             if key == "subject" and not str(value).strip(" ."):
                 raise InputError(f"{where} has an empty 'subject'; give it a name, or leave the key out")
-            if key == "subject" and re.search(r"[/\\\0]", str(value)):
-                raise InputError(f"{where}: the subject '{value}' has a slash, and names files; write it without")
+            if key in ("subject", "session") and re.search(r"[/\\\0]", str(value)):
+                raise InputError(f"{where}: the {key} '{value}' has a slash, and names files; write it without")
             if key == "modality":
                 try:
                     entry[key] = modality_of(value)
@@ -141,8 +142,8 @@ def find_scans(
 
     Returns:
         one dictionary a scan, with ``image``, ``subject`` (a name of the scan, that no other has), ``person`` (the same for all
-        scans of one), ``modality`` (None where nothing tells), ``content`` (a hash), and ``mirror_transform`` where a datalist
-        gives it.
+        scans of one), ``session`` (the same for all scans of one session of one person), ``modality`` (None where nothing tells),
+        ``content`` (a hash), and ``mirror_transform`` where a datalist gives it.
 
     Raises:
         InputError: when nothing is given, nothing is there, or nothing in it is a scan.
@@ -162,7 +163,8 @@ def find_scans(
         ]
         if not scans:
             raise InputError(f"{path} has no entry with an 'image' under '{section}'; add the scans to analyse")
-        scans = _with_people(_with_content(_named_apart([{**scan, "person": scan["subject"]} for scan in scans])))
+        scans = [{**scan, "person": scan["subject"], "session": _session(scan)} for scan in scans]
+        scans = _with_people(_with_content(_named_apart(scans)))
         return _with_masks(scans, label_dir, path.parent, label_value)
     everything = [(person, scan) for person, found in find_subjects(path, modality).items() for scan in found]
     scans = [(person, scan) for person, scan in everything if scan.modality not in COMPANIONS]
@@ -186,6 +188,7 @@ def find_scans(
                 "image": files[0] if single else files,
                 "subject": scan.name,
                 "person": person,
+                "session": scan.session,
                 "modality": scan.modality,
                 "output_name": str(named.absolute()),
                 "notes": list(scan.notes),
@@ -226,6 +229,11 @@ def _with_content(items: list[dict]) -> list[dict]:
                 digest.update(Path(file).read_bytes())
         item["content"] = digest.hexdigest()
     return items
+
+
+def _session(entry: Mapping[str, Any]) -> str:
+    """The session of an entry of a datalist: its subject, and its ``session`` where it has one."""
+    return "_".join(str(entry[key]) for key in ("subject", "session") if key in entry)
 
 
 def _without_original(scan: dict) -> dict:

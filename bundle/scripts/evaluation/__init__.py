@@ -9,6 +9,7 @@ from .judgement import Judgement
 from .lesions import mask_metrics
 from .likeness import likeness, tissue_classes
 from .postprocess import ErodeScore, LesionMask, LesionMaskd, PostProcessing, PostProcessingd, SmoothScore
+from .session import Look, SessionScore, Together, sessions_of
 from .statistics import bootstrap_interval, holm, paired_tests
 from .table import ErrorTable
 from .thresholds import (
@@ -40,12 +41,15 @@ __all__ = [
     "Judgement",
     "LesionMask",
     "LesionMaskd",
+    "Look",
     "Otsu",
     "PostProcessing",
     "PostProcessingd",
     "Record",
     "RegionErrors",
+    "SessionScore",
     "SmoothScore",
+    "Together",
     "bootstrap_interval",
     "check_splits",
     "check_truth",
@@ -60,6 +64,7 @@ __all__ = [
     "paired_tests",
     "psnr_in_lesion",
     "region_errors",
+    "sessions_of",
     "slice_metrics",
     "slice_scores",
     "split_conformal",

@@ -20,6 +20,7 @@ from ..saving import write_whole
 from ..volumes import on_grid
 from .handler import CaseHandler
 from .postprocess import PostProcessing
+from .session import Look, SessionScore, sessions_of, set_name
 from .thresholds import lowest_limit, split_conformal
 from .truth import known_scans, true_lesion
 from .voxels import count_voxels, voxel_metrics
@@ -51,6 +52,9 @@ class Frontier(CaseHandler):
     diseased scans show what is found at that limit. This is repeated for random halves, so that no single person decides. Of a
     modality with too few healthy people, only the best Dice and the average precision are known.
 
+    The scans of one session are judged together, too, as a modality of its own such as ``flair+t1``, by the healthy people that
+    have these scans.
+
     A score may differ from another one by any rising function: nothing of this depends on its unit. A method that is shipped has a
     threshold of its own, too. ``dice_shipped`` is that of the mask that a user gets, ``within_shipped`` the share of healthy people
     whom it leaves alone.
@@ -64,6 +68,8 @@ class Frontier(CaseHandler):
         share: of healthy people for whom the limit promises that.
         halves: how often the people are divided at random.
         thresholds: by name of the score, its own; None for a score that has none.
+        session: how the scores of a session are combined, for scores that have a threshold of their own; None for no sessions.
+        session_calibrations: by name of the score, see `SessionScore.combine`.
 
     Raises:
         InputError: when nothing is known of a scan, or two entries have one ``subject``.
@@ -80,6 +86,8 @@ class Frontier(CaseHandler):
         share: float = 0.95,
         halves: int = 50,
         thresholds: Mapping[str, float | None] | None = None,
+        session: SessionScore | None = None,
+        session_calibrations: Mapping[str, Mapping[str, Any] | None] | None = None,
     ) -> None:
         self.thresholds = {name: value for name, value in (thresholds or {}).items() if value is not None}
         self.entries = known_scans(scans)
@@ -88,21 +96,51 @@ class Frontier(CaseHandler):
         self.promise = {"largest_ml": largest_ml, "share": share, "halves": halves}
         self.healthy: list[dict[str, Any]] = []
         self.diseased: list[dict[str, Any]] = []
+        self.session = session
+        self.session_calibrations = dict(session_calibrations or {})
+        self.sessions: dict[str, list[dict[str, Any]]] = {name: [] for name in sessions_of(scans)} if session else {}
 
     def note(self, case: Mapping[str, Any]) -> None:
         entry = self.entries[case["subject"]]
         known = {"subject": entry["subject"], "modality": case["modality"], "group": entry.get("group", "all")}
         truth = true_lesion(entry, case["original"])
         scores = {name: self.postprocessing(score, case["brain"]) for name, score in case["scores"].items()}
-        if not truth.any():
-            limits = {
-                name: lowest_limit(score, self.promise["largest_ml"], self.postprocessing.min_volume_ml)
-                for name, score in scores.items()
-            }
-            self._note_healthy({**known, "person": entry.get("person", entry["subject"]), "limits": limits})
+        scan = {**known, "person": entry.get("person", entry["subject"]), "truth": truth, "scores": scores}
+        if truth.any():
+            brain = np.asarray(on_grid(case["brain"], case["original"], "nearest")[0]) > 0
+            scan |= {"brain": brain, "grid": case["original"]}
+        if entry.get("session") in self.sessions:
+            self.sessions[entry["session"]].append({**scan, "drawn": case["drawn"]})
+        self._sort(scan)
+
+    def _sort(self, scan: dict[str, Any]) -> None:
+        """Note a scan with what it is judged by."""
+        if scan["truth"].any():
+            self.diseased.append(scan)
             return
-        brain = np.asarray(on_grid(case["brain"], case["original"], "nearest")[0]) > 0
-        self.diseased.append({**known, "truth": truth, "brain": brain, "scores": scores, "grid": case["original"]})
+        limits = {
+            name: lowest_limit(score, self.promise["largest_ml"], self.postprocessing.min_volume_ml)
+            for name, score in scan["scores"].items()
+        }
+        self._note_healthy({key: scan[key] for key in ("subject", "modality", "group", "person")} | {"limits": limits})
+
+    def _note_session(self, name: str, scans: Sequence[Mapping[str, Any]]) -> None:
+        """Note the scans of a session as one of all their modalities; the truth is that of the best scan."""
+        scores, best = {}, scans[0]
+        for row, threshold in self.thresholds.items():
+            looks = [
+                Look(scan["subject"], scan["modality"], scan["scores"][row] / threshold, scan["drawn"][row])
+                for scan in scans
+                if row in scan["drawn"]
+            ]
+            if len(looks) < 2:
+                continue
+            together = self.session.register(looks)
+            scores[row] = self.session.combine(together, self.session_calibrations.get(row)) * threshold
+            best = next(scan for scan in scans if scan["subject"] == together.looks[0].name)
+        if scores:
+            modality = set_name(scan["modality"] for scan in scans)
+            self._sort({**best, "subject": name, "modality": modality, "scores": scores})
 
     def _note_healthy(self, scan: dict[str, Any]) -> None:
         """People are counted, not scans: a person is left alone when the worst scan of a modality is."""
@@ -191,9 +229,13 @@ class Frontier(CaseHandler):
     def write(self, engine: Engine) -> None:
         if not self.healthy + self.diseased:  # none could be used: the loader says why
             return
-        names = list(next(iter(self.healthy + self.diseased))[("limits" if self.healthy else "scores")])
-        modalities = sorted({case["modality"] for case in self.healthy + self.diseased})
-        found = [self._judge(name, modality) for modality in modalities for name in names]
+        for name, scans in self.sessions.items():
+            if len(scans) > 1:
+                self._note_session(name, scans)
+        rows = {}  # by modality the scores: those of sessions are fewer
+        for case in self.healthy + self.diseased:
+            rows.setdefault(case["modality"], list(case["limits" if "limits" in case else "scores"]))
+        found = [self._judge(name, modality) for modality in sorted(rows) for name in rows[modality]]
         summary = pd.DataFrame([row for row, _, _ in found])
         lesions = pd.DataFrame([row for _, rows, _ in found for row in rows])
         curves = pd.DataFrame([point for _, _, points in found for point in points])

@@ -201,6 +201,15 @@ class SideBySide(torch.nn.Module):
         """By name of the row, the method's own threshold."""
         return {name: guest["threshold"] for name, guest in self.guests.items()}
 
+    @property
+    def session_calibrations(self) -> dict[str, Mapping[str, Any] | None]:
+        """By name of the row, the limits of several scans together."""
+        return {name: guest["session_calibration"] for name, guest in self.guests.items()}
+
     def forward(self, case: Mapping[Hashable, Any]) -> dict[str, Any]:
-        """The case, and by name of the row the raw score, as ``scores``."""
-        return {"scores": {name: guest(case)["score"] for name, guest in self.guests.items()}}
+        """By name of the row the raw score, as ``scores``, and the healthy T1w, as ``drawn``, of rows that draw one."""
+        found = {name: guest(case) for name, guest in self.guests.items()}
+        drawn = {
+            name: maps["pred_healthy"] * (case["brain"] > 0) for name, maps in found.items() if "pred_healthy" in maps
+        }
+        return {"scores": {name: maps["score"] for name, maps in found.items()}, "drawn": drawn}

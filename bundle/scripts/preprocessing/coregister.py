@@ -98,7 +98,7 @@ def rigid_registration(
     moving: MetaTensor,
     resolutions: int = 3,
     fixed_mask: MetaTensor | None = None,
-    start: str = "CenterOfGravity",
+    start: str | None = "CenterOfGravity",
 ) -> np.ndarray:
     """The rigid motion that takes a point of the fixed scan to the same point of the moving scan, by mutual information.
 
@@ -107,13 +107,15 @@ def rigid_registration(
         moving: the same person's other scan, any contrast; brain-extracted.
         resolutions: levels of the pyramid.
         fixed_mask: where the fixed scan counts; None for everywhere.
-        start: elastix's first guess of the translation.
+        start: elastix's first guess of the translation; None for none, where both lie in one world.
 
     Returns:
         4x4 matrix on RAS mm.
     """
     rigid = parameter_map("rigid", resolutions=resolutions)
-    rigid["AutomaticTransformInitializationMethod"] = [start]
+    rigid["AutomaticTransformInitialization"] = ["false" if start is None else "true"]
+    if start is not None:
+        rigid["AutomaticTransformInitializationMethod"] = [start]
     found = elastix(fixed, moving, [rigid], fixed_mask).GetTransformParameterObject().GetParameterMap(0)
     angles = [float(value) for value in found["TransformParameters"]]
     euler = itk.Euler3DTransform[itk.D].New()

@@ -29,6 +29,7 @@ class Scan:
         modality: one of `MODALITIES`, "label", "lesion", or None where no name tells.
         notes: what a reader should know, for example images of a series that were left out.
         problem: why it cannot be read; None for a sound one.
+        study: of a DICOM series whose patient has several studies; "" else.
     """
 
     subject: str
@@ -37,6 +38,12 @@ class Scan:
     modality: str | None = None
     notes: tuple[str, ...] = ()
     problem: str | None = None
+    study: str = ""
+
+    @property
+    def session(self) -> str:
+        """What the scans of one session have in common: subject and study."""
+        return "_".join(filter(None, (self.subject, self.study)))
 
     @property
     def path(self) -> Path | tuple[Path, ...]:
@@ -77,7 +84,11 @@ def _dicom_scans(files: list[Path], root: Path, passed: Counter[str]) -> Iterato
         subject = _readable("_".join(filter(None, (stack.patient, folder(stack) if shared else ""))))
         modality = "ct" if stack.modality == "CT" else modality_by_words(stack.description)
         modality = "t1c" if modality == "t1" and stack.agent else modality
-        yield Scan(subject, _readable(stack.description), stack.files, modality, tuple(stack.notes), stack.problem)
+        several = sorted(studies[stack.patient])
+        study = f"study{several.index(stack.study) + 1}" if len(several) > 1 else ""
+        yield Scan(
+            subject, _readable(stack.description), stack.files, modality, tuple(stack.notes), stack.problem, study
+        )
 
 
 def _files(root: Path) -> list[Path]:

@@ -2,5 +2,6 @@
 
 from .ledger import Ledger
 from .scan_report import ScanReportd, lesion_table, numbered_lesions, scan_report
+from .session import SessionResults
 
-__all__ = ["Ledger", "ScanReportd", "lesion_table", "numbered_lesions", "scan_report"]
+__all__ = ["Ledger", "ScanReportd", "SessionResults", "lesion_table", "numbered_lesions", "scan_report"]

@@ -264,6 +264,39 @@ def finding_figure(
     plt.close(figure)
 
 
+def session_figure(
+    scans: Mapping[str, MetaTensor], healthy: MetaTensor, score: MetaTensor, lesions: MetaTensor, path: Any, shown: int
+) -> None:
+    """What was found in a session, a row a lesion: the axial slice of every scan, of the healthy T1w and of the score.
+
+    Args:
+        scans: by title; all volumes are ``(1, X, Y, Z)`` on one grid in RAS.
+        healthy, score, lesions, path, shown: see `finding_figure`.
+    """
+    spacing = affine_to_spacing(score.affine).tolist()
+    heat, numbers, t1 = (volume[0].numpy() for volume in (score, lesions, healthy))
+    mask, count = numbers > 0, min(shown, int(numbers.max()))
+    titles = [*scans, "healthy T1w", "score together"]
+    figure, rows = plt.subplots(
+        max(1, count), len(titles), figsize=(2.3 * len(titles), 2.6 * max(1, count)), squeeze=False
+    )
+    for number, row in enumerate(rows, start=1):
+        index = centre_of(numbers == number)[2] if count else centre_of(t1 > 0)[2]
+        for axes, volume in zip(row, scans.values()):
+            image = volume[0].numpy()
+            bright = float(np.percentile(image[t1 > 0], 99.5)) if (t1 > 0).any() else float(image.max())
+            show(axes, image, 2, index, spacing, vmin=min(0.0, float(image.min())), vmax=bright)
+            contour(axes, mask, 2, index, "red")
+        show(row[-2], t1, 2, index, spacing, vmin=0.0, vmax=1.0)
+        show(row[-1], heat, 2, index, spacing, vmin=0.0, vmax=max(2.0, top_of(heat)), cmap="inferno")
+        row[0].set_ylabel(f"lesion {number}" if count else "nothing found", fontsize=9)
+    for axes, title in zip(rows[0], titles):
+        axes.set_title(title, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100, facecolor="white", format="png")
+    plt.close(figure)
+
+
 def top_of(score: np.ndarray) -> float:
     """The level at which a picture of a score is brightest: the 99.8th percentile of what is not 0."""
     return float(np.percentile(score[score > 0], 99.8)) if (score > 0).any() else 1.0

@@ -65,7 +65,8 @@ class Ledger(Transform):
         content = [known_hash(scan), scan.get("modality"), self.settings]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
-    def _record(self, source: str) -> dict[str, Any] | None:
+    def record(self, source: str) -> dict[str, Any] | None:
+        """Of a scan that is done; None for one that is not."""
         file = Path(f"{self.base(source, self.postfix)}.json")
         record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         whole = all((file.parent / name).is_file() for name in record.get("results", ()))
@@ -77,12 +78,12 @@ class Ledger(Transform):
     @property
     def records(self) -> list[dict[str, Any]]:
         """Of the scans that are done."""
-        return [record for source in self.entries if (record := self._record(source)) is not None]
+        return [record for source in self.entries if (record := self.record(source)) is not None]
 
     @cached_property
     def todo(self) -> list[Mapping[str, Any]]:
         """The entries that are not done yet."""
-        left = [scan for source, scan in self.entries.items() if self._record(source) is None]
+        left = [scan for source, scan in self.entries.items() if self.record(source) is None]
         if done := len(self.entries) - len(left):
             print(
                 f"{done} of {len(self.entries)} scans were done before, with these settings, and are kept", flush=True

@@ -14,7 +14,7 @@ from monai.transforms import MapTransform, SpatialCrop, Transform, generate_spat
 
 from ..preprocessing import WindowCTd
 from ..similarity import scale_factor
-from ..volumes import on_grid
+from ..volumes import on_grid, without_header
 from .doubt import doubt
 
 __all__ = ["FineDetail", "FineDetaild"]
@@ -98,7 +98,7 @@ class FineDetail(Transform):
             start, end = generate_spatial_bounding_box(inside.as_tensor())
             crop = SpatialCrop(roi_start=start, roi_end=end)
             within = crop(inside).as_tensor()
-            scan = (crop(image) * prepared_factor(image, prepared, brain)).clamp(0.0, 1.0)
+            scan = (crop(without_header(image)) * prepared_factor(image, prepared, brain)).clamp(0.0, 1.0)
             terms = self._terms(drawn, prepared, brain, 1.0 - doubt(prepared, brain, score, intact))
             found[(slice(None), *map(slice, start, end))] = self._drawn(terms, scan) * within
         return MetaTensor(found, meta=dict(image.meta))

@@ -43,10 +43,17 @@ class Calibration:
     Args:
         modalities: by modality, ``limit``, the score that becomes 1.
         about: what it rests on: the promise, the hash of the weights, the settings of the score.
+        sessions: what `scripts.evaluation.SessionScore` takes: limits of the scores of several scans together.
     """
 
-    def __init__(self, modalities: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        modalities: Mapping[str, Mapping[str, Any]],
+        about: Mapping[str, Any],
+        sessions: Mapping[str, Any] | None = None,
+    ) -> None:
         self.about = dict(about)
+        self.sessions = dict(sessions or {})
         self.limit = {name: float(known["limit"]) for name, known in modalities.items()}
 
 
@@ -71,7 +78,7 @@ def load_calibration(
     )
     try:
         content = json.loads(Path(path).read_text())
-        calibration = Calibration(content["modalities"], content["about"])
+        calibration = Calibration(content["modalities"], content["about"], content.get("sessions"))
         made_with = calibration.about["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no calibration of a score; {remedy}") from error

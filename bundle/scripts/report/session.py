@@ -1,0 +1,230 @@
+"""Several scans of one person and session, from the results of each: one score, one mask, and one page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Spacing
+
+from .. import __version__
+from ..errors import InputError
+from ..evaluation.postprocess import PostProcessing
+from ..evaluation.session import Look, SessionScore, Together, sessions_of
+from ..jobs import Crew
+from ..preprocessing.atlas import atlas_regions, region_names
+from ..preprocessing.coregister import moved_onto
+from ..saving import save_volume, write_whole
+from ..symmetry import estimate_mirror
+from ..volumes import on_grid, read_volume
+from .figures import session_figure
+from .ledger import Ledger
+from .scan_report import numbered_lesions, scan_report
+
+__all__ = ["SessionResults"]
+
+
+class SessionResults:
+    """Combine the results of the scans of each session that has several, and write of the session:
+
+    - beside each scan ``<scan>_session_lesion.nii.gz``, the mask of the session on the grid of the scan;
+    - beside the best scan (see `SessionScore`) ``<scan>_session_anomaly.nii.gz`` and ``<scan>_session_report.json`` and ``.html``;
+      where that is no T1w, ``<scan>_session_healthy.nii.gz``, too, the mean of what the scans draw.
+
+    A session that was combined from these results, with these settings, is kept.
+
+    Args:
+        scans: entries, see `scripts.data.find_scans`.
+        ledger: knows the results of each scan. One without results does not count.
+        session: how scores are combined.
+        calibration: see `SessionScore.combine`.
+        threshold: of the score of a scan.
+        postprocessing: makes the mask.
+        atlas: names regions; None for none.
+        shown: lesions on the page; 0 for no page.
+        crew: who works on the sessions.
+    """
+
+    def __init__(
+        self,
+        scans: Sequence[Mapping[str, Any]],
+        ledger: Ledger,
+        session: SessionScore,
+        calibration: Mapping[str, Any] | None,
+        threshold: float,
+        postprocessing: PostProcessing,
+        atlas: str | None = None,
+        shown: int = 3,
+        crew: Crew | None = None,
+    ) -> None:
+        self.sessions = sessions_of(scans)
+        self.ledger = ledger
+        self.session = session
+        self.calibration = dict(calibration or {})
+        self.threshold = threshold
+        self.postprocessing = postprocessing
+        self.atlas = atlas
+        self.shown = shown
+        self.crew = crew or Crew()
+
+    def run(self) -> None:
+        """Go through all sessions; an error of one stops no other.
+
+        Raises:
+            InputError: at the end, when a session could not be combined.
+        """
+        names = list(self.sessions)
+        problems = []
+        for name, told in zip(names, self.crew.results(SessionResults.combined, self, names) if names else ()):
+            if isinstance(told, Exception):
+                problems.append(f"session {name}: {told}")
+            print(problems[-1] if isinstance(told, Exception) else told, end="\n" if told else "", flush=True)
+        if problems:
+            raise InputError(
+                f"{len(problems)} of {len(names)} sessions could not be combined (their scans are done): {problems[0]}"
+            )
+
+    def combined(self, name: str) -> str:
+        """Combine one session, unless that was done; a line that says what was found, or "" where there is nothing to say."""
+        known = {Ledger.source(scan): self.ledger.record(Ledger.source(scan)) for scan in self.sessions[name]}
+        # Only a method that draws a healthy scan can bring scans together.
+        known = {
+            source: record
+            for source, record in known.items()
+            if record and self._file(source, "healthy.nii.gz").is_file()
+        }
+        if len(known) < 2:
+            return ""
+        settings = {
+            "session": self.session.settings,
+            "calibration": self.calibration,
+            "scans": {source: record["fingerprint"] for source, record in known.items()},
+            "of_page": [self.atlas, self.shown, __version__],
+        }
+        fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        if self._done(known, fingerprint):
+            return ""
+        looks = [self._look(source, record) for source, record in known.items()]
+        found = self.session.register(looks)
+        if len(found.looks) < 2:
+            return f"session {name}: each scan stays for itself; {'; '.join(found.left_out.values())}"
+        score = self.session.combine(found, self.calibration)
+        best, written = found.looks[0].name, {}
+        for look, motion in zip(found.looks, found.motions):
+            there = MetaTensor(score.as_tensor(), affine=torch.as_tensor(motion) @ score.affine.double())
+            grid = read_volume(self._file(look.name, "anomaly.nii.gz"))
+            written[look.name, "session_lesion.nii.gz"] = (self.postprocessing.mask(there, 1.0, grid), np.uint8, grid)
+            if look.name == best:
+                written[best, "session_anomaly.nii.gz"] = (on_grid(score, grid), np.float32, grid)
+        if found.looks[0].modality != "t1":
+            grid = written[best, "session_anomaly.nii.gz"][2]
+            written[best, "session_healthy.nii.gz"] = (on_grid(found.healthy, grid), np.float32, grid)
+        for (source, ending), (volume, dtype, grid) in written.items():
+            save_volume(volume, self._file(source, ending), dtype, like=grid)
+        content = self._content(name, known, found, score)
+        files = [str(self._file(*key).name) for key in written]
+        record = {**content, "fingerprint": fingerprint, "results": files}
+        if self.shown:
+            write_whole(self._file(best, "session_report.html"), self._page(found, score, content))
+        write_whole(self._file(best, "session_report.json"), json.dumps(record, indent=1, default=str))
+        alone = ", ".join(f"{scan['modality']} {scan['lesion_volume_ml']:.2f}" for scan in content["scans"])
+        left = "".join(f"; left out: {why}" for why in found.left_out.values())
+        return (
+            f"session {name}: {content['lesion_count']} lesions, {content['lesion_volume_ml']:.2f} ml together "
+            f"(alone: {alone}){left}"
+        )
+
+    def _file(self, source: str, ending: str) -> Path:
+        postfix, dot, rest = ending.partition(".")
+        return Path(f"{self.ledger.base(source, postfix)}{dot}{rest}")
+
+    def _done(self, sources: Mapping[str, Any], fingerprint: str) -> bool:
+        """Whether one of the scans has a report of this very session, and all files are there."""
+        for source in sources:
+            file = self._file(source, "session_report.json")
+            record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            if record.get("fingerprint") == fingerprint:
+                folders = {self._file(scan, "healthy.nii.gz").parent for scan in sources}
+                return all(any((folder / name).is_file() for folder in folders) for name in record["results"])
+        return False
+
+    def _look(self, source: str, record: Mapping[str, Any]) -> Look:
+        score, drawn = (read_volume(self._file(source, ending)) for ending in ("anomaly.nii.gz", "healthy.nii.gz"))
+        return Look(
+            source, record["modality"], MetaTensor(score.as_tensor() / self.threshold, affine=score.affine), drawn
+        )
+
+    def _content(self, name: str, known: Mapping[str, Any], found: Together, score: MetaTensor) -> dict[str, Any]:
+        healthy = found.healthy
+        lesions = numbered_lesions(self.postprocessing.mask(score, 1.0))
+        regions = None
+        if self.atlas is not None and bool((lesions > 0).any()):
+            regions = atlas_regions(healthy, self.atlas)
+        brain = MetaTensor((healthy.as_tensor() > 0).float(), affine=healthy.affine)
+        names = {} if self.atlas is None else region_names(self.atlas)
+        located = {"mirror": estimate_mirror(healthy, brain), "regions": regions, "names": names}
+        content = scan_report(score, lesions, **located)
+        numbers = np.asarray(lesions[0])
+        for number, row in enumerate(content["lesions"], start=1):
+            inside = torch.from_numpy(numbers == number)
+            row["scores"] = {
+                Path(look.name).name: round(float(own[0][inside].mean()), 3)
+                for look, own in zip(found.looks, found.scores)
+            }
+        scans = [
+            {
+                "scan": look.name,
+                "modality": look.modality,
+                "motion": np.round(motion, 5).tolist(),
+                "likeness": round(alike, 3),
+                "lesion_volume_ml": known[look.name]["lesion_volume_ml"],
+            }
+            for look, motion, alike in zip(found.looks, found.motions, found.likeness)
+        ]
+        return {
+            "session": name,
+            "scans": scans,
+            "left_out": found.left_out,
+            "limit": self.calibration.get("limits", {}).get(found.modalities, 1.0),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            **content,
+            "settings": {**self.session.settings, "threshold": self.threshold},
+            "versions": {"una": __version__},
+            "notice": "Research use only, not for clinical decisions.",
+        }
+
+    def _page(self, found: Together, score: MetaTensor, content: Mapping[str, Any]) -> str:
+        grid = Spacing(pixdim=1.0)(MetaTensor(score.as_tensor(), affine=score.affine))
+        scans = {}
+        entries = {Ledger.source(scan): scan for scan in self.sessions[content["session"]]}
+        for look, motion in zip(found.looks, found.motions):
+            scan = read_volume(entries[look.name]["image"])
+            scans[_title(look, scans)] = moved_onto(scan, np.linalg.inv(motion), grid)
+        lesions = numbered_lesions(self.postprocessing.mask(score, 1.0))
+        picture = io.BytesIO()
+        drawn = found.looks[0].drawn if found.looks[0].modality == "t1" else found.healthy
+        shown = (on_grid(drawn, grid), on_grid(score, grid), on_grid(lesions, grid, "nearest"))
+        session_figure(scans, *shown, picture, self.shown)
+        page = jinja2.Template((Path(__file__).parent / "session.html").read_text(), autoescape=True)
+        return page.render(
+            **content,
+            columns=[(title, Path(look.name).name) for title, look in zip(scans, found.looks)],
+            picture=base64.b64encode(picture.getvalue()).decode(),
+            shown=min(self.shown, content["lesion_count"]),
+        )
+
+
+def _title(look: Look, taken: Mapping[str, Any]) -> str:
+    names = {"t1": "T1w", "t1c": "T1w, contrast agent", "t2": "T2w", "flair": "FLAIR", "ct": "CT"}
+    title = names.get(look.modality, look.modality)
+    return title if title not in taken else f"{title} {len(taken) + 1}"
