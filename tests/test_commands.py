@@ -199,6 +199,7 @@ def test_inferring_writes_results_on_the_grid_of_each_scan(trained, cohort, cach
         for result in results.values():
             assert result.shape == scan.shape
             np.testing.assert_allclose(result.affine, scan.affine, atol=1e-4)
+            np.testing.assert_allclose(result.get_qform(), scan.get_qform(), atol=1e-4)  # ITK and FSL may read this one
         score, lesion = results["anomaly"].get_fdata(), np.asarray(results["lesion"].dataobj)
         assert 0 <= score.min() and set(np.unique(lesion)) <= {0, 1} and lesion.dtype == np.uint8
         away = distance_transform_edt(lesion == 0, sampling=scan.header.get_zooms()) >= 2.0
@@ -229,6 +230,14 @@ def test_the_mask_is_the_score_above_the_threshold(trained, cohort, cached, tmp_
         np.testing.assert_array_equal(mask > 0, score.astype(np.float32) > float(threshold))
         masks[threshold] = mask.sum()
     assert masks["0.02"] > masks["0.1"]
+    # A scan in which nothing is found keeps its header, too.
+    bundle_run("run", "inferring", *config("inference"), *arguments, *own_weights(trained, 6.0, "90"), *cached)
+    scan = nib.load(cohort / entry["image"])
+    for key in ("healthy", "anomaly", "lesion"):
+        result = nib.load(tmp_path / f"case_0000_image_{key}.nii.gz")
+        np.testing.assert_allclose(result.header["pixdim"], scan.header["pixdim"], atol=1e-4)
+        np.testing.assert_allclose(result.get_qform(), scan.get_qform(), atol=1e-4)
+    assert not np.asarray(result.dataobj).any()
     # A calibration of other weights is refused, and the error says what to do.
     refused = [*own_weights(trained, 6.0)[:-1], "{'features':[8,8,8,8]}"]
     done = bundle_run("run", "inferring", *config("inference"), *arguments, *refused, check=False)

@@ -1,5 +1,6 @@
 """Volumes on the grids of others."""
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -29,6 +30,21 @@ def test_slabs_make_what_one_resampling_makes(mode, monkeypatch):
     assert found.meta["filename_or_obj"] == "own" and volume.shape == (2, 20, 24, 18)
     both = OnGridd(["a", "b"], "grid", mode, allow_missing_keys=True)({"a": volume, "grid": grid})
     assert torch.equal(both["a"].as_tensor(), found.as_tensor()) and "b" not in both
+
+
+def test_a_header_stays_what_it_is_when_its_volume_is_resampled():
+    """MONAI's resampling writes the new voxel size into the header of its input: results of a scan then had another qform."""
+    header = np.array([1.0, 0.7, 0.7, 4.0, 0.0, 0.0, 0.0, 0.0], dtype=np.float32)
+    scan = MetaTensor(
+        torch.rand(1, 9, 9, 5), affine=torch.diag(torch.tensor([0.7, 0.7, 4.0, 1.0])), meta={"pixdim": header}
+    )
+    coarse = MetaTensor(torch.zeros(1, 4, 4, 10), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
+    coarse.meta["pixdim"] = np.array([1.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 0.0], dtype=np.float32)
+    there = on_grid(scan, coarse)
+    back = on_grid(there, scan)
+    back.meta["pixdim"][1:4] = 9.0  # as a later transform of the result may
+    assert scan.meta["pixdim"][1:4].tolist() == pytest.approx([0.7, 0.7, 4.0])
+    assert coarse.meta["pixdim"][1:4].tolist() == [2.0, 2.0, 2.0]
 
 
 def test_volumes_that_do_not_meet_give_nothing():
