@@ -146,21 +146,27 @@ def of_label_map(label_map: MetaTensor, modality: str, labels: LabelTable, seed:
     return MetaTensor(scan.as_tensor() * scale * (label_map.as_tensor() > 0), affine=label_map.affine)
 
 
-def degraded(scan: MetaTensor, random: np.random.RandomState) -> MetaTensor:
-    """A severe bias field, slices of 3 mm, severe noise (Table B.1)."""
+def degraded(
+    scan: MetaTensor,
+    random: np.random.RandomState,
+    field: str = "severe",
+    noise: tuple[float, float] = (5.0, 10.0),
+    thickness: int = 3,
+) -> MetaTensor:
+    """A bias field and noise (Table B.1, in 255ths of white matter), in axial slices of some mm."""
     aligned = AlignToRAS(1.0)(scan)
-    field = RandGridBiasField(*BIAS_FIELDS["severe"]).set_random_state(state=random)
-    values = np.asarray(field(aligned.as_tensor())[0])
-    depth = values.shape[2] // 3 * 3
-    thick = values[:, :, :depth].reshape(*values.shape[:2], -1, 3).mean(axis=3)
+    coil = RandGridBiasField(*BIAS_FIELDS[field]).set_random_state(state=random)
+    values = np.asarray(coil(aligned.as_tensor())[0])
+    depth = values.shape[2] // thickness * thickness
+    thick = values[:, :, :depth].reshape(*values.shape[:2], -1, thickness).mean(axis=3)
     white = np.percentile(thick[thick > 0.1 * thick.max()], 95)
-    noise = random.uniform(5, 10) / 255 * white * random.normal(size=thick.shape)
+    noise = random.uniform(*noise) / 255 * white * random.normal(size=thick.shape)
     head = (
         gaussian_filter((thick > 0.02 * thick.max()).astype(float), 1.0) > 0.5
     )  # an extracted scan has no noise outside
     thick = np.where(head, np.maximum(thick + noise, 0.0), thick)
-    affine = np.asarray(aligned.affine) @ np.diag([1.0, 1.0, 3.0, 1.0])
-    affine[:3, 3] += np.asarray(aligned.affine)[:3, 2]
+    affine = np.asarray(aligned.affine) @ np.diag([1.0, 1.0, thickness, 1.0])
+    affine[:3, 3] += np.asarray(aligned.affine)[:3, 2] * (thickness - 1) / 2
     return MetaTensor(torch.from_numpy(thick.astype(np.float32))[None], affine=affine)
 
 

@@ -1,5 +1,6 @@
 """Everything right of the seam: what is made of a raw score, the same for every method. Knows no method."""
 
+from .change import CHANGES, Change, ChangeScore, changed_parts
 from .comparison import Comparison, check_splits, write_scores
 from .errors import COLUMNS, RegionErrors, psnr_in_lesion, region_errors
 from .frontier import Frontier
@@ -27,8 +28,11 @@ from .truth import check_truth, true_lesion
 from .voxels import count_voxels, slice_metrics, slice_scores, voxel_metrics
 
 __all__ = [
+    "CHANGES",
     "COLUMNS",
     "CaseHandler",
+    "Change",
+    "ChangeScore",
     "Comparison",
     "Conformal",
     "DiseasedValidation",
@@ -51,6 +55,7 @@ __all__ = [
     "SmoothScore",
     "Together",
     "bootstrap_interval",
+    "changed_parts",
     "check_splits",
     "check_truth",
     "count_voxels",

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..preprocessing.align import AlignToRAS
 from ..preprocessing.coregister import moved_onto, rigid_registration
 
-__all__ = ["Look", "SessionScore", "Together", "sessions_of", "set_name"]
+__all__ = ["Look", "SessionScore", "Together", "placed", "sessions_of", "set_name"]
 
 SURROUNDINGS = 6.0  # mm, standard deviation of the Gaussian that is their mean
 
@@ -142,7 +142,7 @@ class SessionScore:
         found = Together([], [], [], [], [])
         for look in (best, *others):
             motion, drawn, similar = (
-                (np.eye(4), fixed, 1.0) if look is best else self._placed(fixed, self.align(look.drawn))
+                (np.eye(4), fixed, 1.0) if look is best else placed(fixed, self.align(look.drawn), self.likeness)
             )
             if similar < self.likeness:
                 found.left_out[look.name] = (
@@ -156,24 +156,6 @@ class SessionScore:
             found.scores.append(moved_onto(look.score, np.linalg.inv(motion), fixed))
             found.drawn.append(drawn)
         return found
-
-    def _placed(self, fixed: MetaTensor, moving: MetaTensor) -> tuple[np.ndarray, MetaTensor, float]:
-        """The motion to a scan, its healthy T1w where the best scan lies, and their likeness.
-
-        The scans of a session mostly lie in one world, also where one of them is cut off. Where they do not, the brains lie on
-        each other at first.
-        """
-        placed = (np.eye(4), moving, 0.0)
-        for start in (None, "CenterOfGravity"):
-            try:
-                motion = rigid_registration(fixed, moving, start=start)
-            except InputError:  # elastix gives up where brains do not meet
-                continue
-            drawn = moved_onto(moving, np.linalg.inv(motion), fixed)
-            placed = max(placed, (motion, drawn, _likeness(fixed, drawn)), key=lambda one: one[2])
-            if placed[2] >= self.likeness:
-                break
-        return placed
 
     def combine(self, found: Together, calibration: Mapping[str, Any] | None = None) -> MetaTensor:
         """The score of a session, ``(1, X, Y, Z)``.
@@ -203,6 +185,29 @@ class SessionScore:
         )
         mean = (weights * scores**self.power).sum(dim=0) / weights.sum(dim=0).clamp(min=1e-6)
         return MetaTensor(mean ** (1.0 / self.power) / limit, affine=found.drawn[0].affine)
+
+
+def placed(fixed: MetaTensor, moving: MetaTensor, enough: float) -> tuple[np.ndarray, MetaTensor, float]:
+    """The rigid motion from one healthy T1w to another, the other one where the first lies, and their likeness, see `Together`.
+
+    Two scans of a session mostly lie in one world, also where one of them is cut off. Where they do not, the brains lie on each
+    other at first.
+
+    Args:
+        fixed, moving: ``(1, X, Y, Z)``, 0 outside of the brain.
+        enough: likeness with which the first guess is taken.
+    """
+    best = (np.eye(4), moving, 0.0)
+    for start in (None, "CenterOfGravity"):
+        try:
+            motion = rigid_registration(fixed, moving, start=start)
+        except InputError:  # elastix gives up where brains do not meet
+            continue
+        drawn = moved_onto(moving, np.linalg.inv(motion), fixed)
+        best = max(best, (motion, drawn, _likeness(fixed, drawn)), key=lambda one: one[2])
+        if best[2] >= enough:
+            break
+    return best
 
 
 def _likeness(one: MetaTensor, other: MetaTensor) -> float:
