@@ -19,10 +19,10 @@ itk, _ = optional_import("itk")  # a training on packed subjects has no need of 
 __all__ = ["elastix", "moved_onto", "parameter_map", "rigid_registration"]
 
 
-def moved_onto(volume: MetaTensor, motion: np.ndarray, grid: MetaTensor) -> MetaTensor:
+def moved_onto(volume: MetaTensor, motion: np.ndarray, grid: MetaTensor, mode: str = "bilinear") -> MetaTensor:
     """A volume whose points went where `motion` (4x4 on RAS mm) takes them, on another grid; one interpolation."""
     moved = MetaTensor(volume.as_tensor().float(), affine=torch.as_tensor(motion) @ volume.affine.double())
-    return on_grid(moved, grid)
+    return on_grid(moved, grid, mode)
 
 
 def parameter_map(kind: str, grid_spacing: float = 16.0, resolutions: int = 3, bending: float = 0.0):

@@ -19,6 +19,7 @@ OUTPUTS = (
     "session_healthy",
     "session_anomaly",
     "session_lesion",
+    "change",
     "mni",
     "mni_healthy",
     "mni_lesion",

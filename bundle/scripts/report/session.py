@@ -18,7 +18,6 @@ from monai.data import MetaTensor
 from monai.transforms import Spacing
 
 from .. import __version__
-from ..errors import InputError
 from ..evaluation.postprocess import PostProcessing
 from ..evaluation.session import Look, SessionScore, Together, sessions_of
 from ..jobs import Crew
@@ -28,13 +27,14 @@ from ..saving import save_volume, write_whole
 from ..symmetry import estimate_mirror
 from ..volumes import on_grid, read_volume
 from .figures import session_figure
+from .groups import ResultGroups
 from .ledger import Ledger
 from .scan_report import numbered_lesions, scan_report
 
 __all__ = ["SessionResults"]
 
 
-class SessionResults:
+class SessionResults(ResultGroups):
     """Combine the results of the scans of each session that has several, and write of the session:
 
     - beside each scan ``<scan>_session_lesion.nii.gz``, the mask of the session on the grid of the scan;
@@ -67,42 +67,16 @@ class SessionResults:
         shown: int = 3,
         crew: Crew | None = None,
     ) -> None:
-        self.sessions = sessions_of(scans)
-        self.ledger = ledger
+        super().__init__(sessions_of(scans), "session", ledger, threshold, crew)
         self.session = session
         self.calibration = dict(calibration or {})
-        self.threshold = threshold
         self.postprocessing = postprocessing
         self.atlas = atlas
         self.shown = shown
-        self.crew = crew or Crew()
 
-    def run(self) -> None:
-        """Go through all sessions; an error of one stops no other.
-
-        Raises:
-            InputError: at the end, when a session could not be combined.
-        """
-        names = list(self.sessions)
-        problems = []
-        for name, told in zip(names, self.crew.results(SessionResults.combined, self, names) if names else ()):
-            if isinstance(told, Exception):
-                problems.append(f"session {name}: {told}")
-            print(problems[-1] if isinstance(told, Exception) else told, end="\n" if told else "", flush=True)
-        if problems:
-            raise InputError(
-                f"{len(problems)} of {len(names)} sessions could not be combined (their scans are done): {problems[0]}"
-            )
-
-    def combined(self, name: str) -> str:
-        """Combine one session, unless that was done; a line that says what was found, or "" where there is nothing to say."""
-        known = {Ledger.source(scan): self.ledger.record(Ledger.source(scan)) for scan in self.sessions[name]}
-        # Only a method that draws a healthy scan can bring scans together.
-        known = {
-            source: record
-            for source, record in known.items()
-            if record and self._file(source, "healthy.nii.gz").is_file()
-        }
+    def made(self, name: str) -> str:
+        """Combine one session."""
+        known = self.known(name)
         if len(known) < 2:
             return ""
         settings = {
@@ -112,9 +86,9 @@ class SessionResults:
             "of_page": [self.atlas, self.shown, __version__],
         }
         fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-        if self._done(known, fingerprint):
+        if any(self.done(self.file(source, "session_report.json"), fingerprint) for source in known):
             return ""
-        looks = [self._look(source, record) for source, record in known.items()]
+        looks = [self.look(source, record) for source, record in known.items()]
         found = self.session.register(looks)
         if len(found.looks) < 2:
             return f"session {name}: each scan stays for itself; {'; '.join(found.left_out.values())}"
@@ -122,7 +96,7 @@ class SessionResults:
         best, written = found.looks[0].name, {}
         for look, motion in zip(found.looks, found.motions):
             there = MetaTensor(score.as_tensor(), affine=torch.as_tensor(motion) @ score.affine.double())
-            grid = read_volume(self._file(look.name, "anomaly.nii.gz"))
+            grid = read_volume(self.file(look.name, "anomaly.nii.gz"))
             written[look.name, "session_lesion.nii.gz"] = (self.postprocessing.mask(there, 1.0, grid), np.uint8, grid)
             if look.name == best:
                 written[best, "session_anomaly.nii.gz"] = (on_grid(score, grid), np.float32, grid)
@@ -130,38 +104,18 @@ class SessionResults:
             grid = written[best, "session_anomaly.nii.gz"][2]
             written[best, "session_healthy.nii.gz"] = (on_grid(found.healthy, grid), np.float32, grid)
         for (source, ending), (volume, dtype, grid) in written.items():
-            save_volume(volume, self._file(source, ending), dtype, like=grid)
+            save_volume(volume, self.file(source, ending), dtype, like=grid)
         content = self._content(name, known, found, score)
-        files = [str(self._file(*key).name) for key in written]
+        files = [str(self.file(*key)) for key in written]
         record = {**content, "fingerprint": fingerprint, "results": files}
         if self.shown:
-            write_whole(self._file(best, "session_report.html"), self._page(found, score, content))
-        write_whole(self._file(best, "session_report.json"), json.dumps(record, indent=1, default=str))
+            write_whole(self.file(best, "session_report.html"), self._page(found, score, content))
+        write_whole(self.file(best, "session_report.json"), json.dumps(record, indent=1, default=str))
         alone = ", ".join(f"{scan['modality']} {scan['lesion_volume_ml']:.2f}" for scan in content["scans"])
         left = "".join(f"; left out: {why}" for why in found.left_out.values())
         return (
             f"session {name}: {content['lesion_count']} lesions, {content['lesion_volume_ml']:.2f} ml together "
             f"(alone: {alone}){left}"
-        )
-
-    def _file(self, source: str, ending: str) -> Path:
-        postfix, dot, rest = ending.partition(".")
-        return Path(f"{self.ledger.base(source, postfix)}{dot}{rest}")
-
-    def _done(self, sources: Mapping[str, Any], fingerprint: str) -> bool:
-        """Whether one of the scans has a report of this very session, and all files are there."""
-        for source in sources:
-            file = self._file(source, "session_report.json")
-            record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-            if record.get("fingerprint") == fingerprint:
-                folders = {self._file(scan, "healthy.nii.gz").parent for scan in sources}
-                return all(any((folder / name).is_file() for folder in folders) for name in record["results"])
-        return False
-
-    def _look(self, source: str, record: Mapping[str, Any]) -> Look:
-        score, drawn = (read_volume(self._file(source, ending)) for ending in ("anomaly.nii.gz", "healthy.nii.gz"))
-        return Look(
-            source, record["modality"], MetaTensor(score.as_tensor() / self.threshold, affine=score.affine), drawn
         )
 
     def _content(self, name: str, known: Mapping[str, Any], found: Together, score: MetaTensor) -> dict[str, Any]:
@@ -206,7 +160,7 @@ class SessionResults:
     def _page(self, found: Together, score: MetaTensor, content: Mapping[str, Any]) -> str:
         grid = Spacing(pixdim=1.0)(MetaTensor(score.as_tensor(), affine=score.affine))
         scans = {}
-        entries = {Ledger.source(scan): scan for scan in self.sessions[content["session"]]}
+        entries = {Ledger.source(scan): scan for scan in self.groups[content["session"]]}
         for look, motion in zip(found.looks, found.motions):
             scan = read_volume(entries[look.name]["image"])
             scans[_title(look, scans)] = moved_onto(scan, np.linalg.inv(motion), grid)
