@@ -61,6 +61,7 @@ OTHER = {
         "atlas": None,
         "shown_lesions": 0,
         "result_spacing": 2.0,
+        "sessions": False,
     },
     "preprocess": {
         "modality": "t2",
@@ -169,6 +170,7 @@ OTHER = {
     },
     "evaluate": {"validation_draws": 2},
     "judge": {},
+    "follow": {"change_limit": 3.0, "change_near": 0.3, "change_voxel_size": 2.0},
     "gate": {"median_ml": 1.0e4, "high_ml": 1.0e4},
     "frontier": {
         "rows": {"plain": {"method": "intensity"}, "other side": {"method": "contralateral"}},
@@ -232,6 +234,14 @@ def test_what_resumes_depends_on_every_key_but_those_that_cannot_matter(name, mo
         other = said(f"--{key}", str(value))
         assert (other != plain) == (key not in NO_MATTER), key
     assert said("--output_dir", "elsewhere") == plain
+
+
+def test_a_follow_up_keeps_what_inferring_did(monkeypatch):
+    said = []
+    for files in (["inference"], ["inference", "follow"]):
+        monkeypatch.setattr("sys.argv", ["monai.bundle", "run", "x", *config(*files)])
+        said.append(run_settings({}))
+    assert said[0] == said[1]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "about", "keys_of", "main"]
 COMMANDS = {
     "inferring": ("inference",),
     "normalizing": ("inference", "normalize"),
+    "following": ("inference", "follow"),
     "judging": ("inference", "judge"),
     "gating": ("inference", "gate"),
     "frontier": ("inference", "frontier"),

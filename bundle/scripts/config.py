@@ -66,6 +66,7 @@ POSITIVE += (
     "workers",
     "max_minutes",
     "accumulation_steps",
+    "change_voxel_size",
 )
 CHOICES = {  # of keys that have few values
     "registered": ("filled", "pred_healthy", "scan"),
@@ -90,6 +91,18 @@ NO_MATTER = (
     "cluster",
     "num_workers",
     "validation_every",
+    "run",
+    # What is made of the results of several scans notes its own settings.
+    "sessions",
+    "session",
+    "together",
+    "inferring",
+    "change",
+    "change_limit",
+    "change_near",
+    "change_voxel_size",
+    "follow_up",
+    "following",
 )
 
 # Configs call the package `scripts`, as the model zoo does. Installed, it is `una`.

