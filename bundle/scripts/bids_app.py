@@ -36,6 +36,13 @@ NAMES = {
     "filled.nii.gz": ("desc-filled", None, "the scan, its lesion filled with healthy tissue"),
     "anomaly.nii.gz": ("desc-anomaly", None, "anomaly score: 1 is the limit that 95 of 100 healthy people stay below"),
     "lesion.nii.gz": ("label-lesion_desc-{suffix}", "mask", "where the score exceeds the limit"),
+    "session_healthy.nii.gz": ("desc-sessionhealthy{of}", "T1w", "healthy T1w from all scans of the session"),
+    "session_anomaly.nii.gz": ("desc-sessionanomaly", None, "anomaly score of all scans of the session together"),
+    "session_lesion.nii.gz": (
+        "label-lesion_desc-session{suffix}",
+        "mask",
+        "where the score of the session exceeds its limit",
+    ),
     "mni.nii.gz": (f"space-{SPACE}_desc-placed", None, "the scan in the space of the template"),
     "mni_healthy.nii.gz": (f"space-{SPACE}_desc-healthy{{of}}", "T1w", "the healthy T1w in the space of the template"),
     "mni_lesion.nii.gz": (
@@ -99,17 +106,19 @@ def arrange(scan: Scan, raw: Path, work: Path, out: Path) -> dict[str, Any]:
             "Description": NAMES[result][2],
             "Sources": [f"bids:raw:{relative.as_posix()}"],
             "SpatialReference": SPACE if in_mni else f"bids:raw:{relative.as_posix()}",
-            "SkullStripped": result.startswith(("healthy", "mni_healthy")),
+            "SkullStripped": result.startswith(("healthy", "session_healthy", "mni_healthy")),
         }
         if NAMES[result][1] == "mask":
-            about |= {"Type": "Lesion", "Threshold": report["settings"].get("threshold"), **found}
+            about |= {"Type": "Lesion", "Threshold": report["settings"].get("threshold")}
+            about |= {} if result.startswith("session") else found  # a session has a page of its own
             del about["SkullStripped"]
         if name.endswith("xfm.h5"):
             del about["SkullStripped"], about["SpatialReference"]
         write_whole(folder / f"{name.split('.')[0]}.json", json.dumps(about, indent=1, default=str))
-    page = work / f"{stem}_report.html"
-    if page.is_file():
-        shutil.move(page, out / f"{stem}.html")
+    for ending in ("", "_session"):
+        page = work / f"{stem}{ending}_report.html"
+        if page.is_file():
+            shutil.move(page, out / f"{stem}{ending}.html")
     person, session = (re.search(rf"{key}-[^_]+", stem) for key in ("sub", "ses"))
     return {
         "participant_id": person[0],
@@ -162,7 +171,7 @@ def _participants(people: Mapping[str, Sequence[Scan]], given: argparse.Namespac
     work = given.output_dir / WORK / hashlib.sha256(" ".join(sorted(people)).encode()).hexdigest()[:12]
     work.mkdir(parents=True, exist_ok=True)
     entries = [
-        {"subject": volume_stem(scan.files[0]), "image": str(scan.files[0]), "modality": scan.modality}
+        {"subject": scan.subject, "image": str(scan.files[0]), "modality": scan.modality}
         for scans in people.values()
         for scan in scans
     ]

@@ -24,7 +24,7 @@ def moved(affine):
 
 @pytest.fixture(scope="module")
 def person(shared_data, tmp_path_factory):
-    """A BIDS data set: a healthy T1w and a FLAIR-like curve of it; the FLAIR of the second visit lies elsewhere and has a lesion."""
+    """A BIDS data set: a healthy T1w and a FLAIR-like curve of it; the second FLAIR lies elsewhere and has a lesion."""
     root = tmp_path_factory.mktemp("person") / "bids"
     source = nib.load(sorted((shared_data / "healthy_t1w_2mm").glob("*_T1w.nii.gz"))[0])
     t1 = source.get_fdata() / np.percentile(source.get_fdata()[source.get_fdata() > 0], 90)
