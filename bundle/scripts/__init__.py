@@ -4,4 +4,4 @@ The package is called ``scripts`` inside a bundle, as the MONAI model zoo names 
 installed with ``pip install .``; it holds the same modules under both names.
 """
 
-__version__ = "0.23.0"
+__version__ = "0.24.0"

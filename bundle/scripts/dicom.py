@@ -55,7 +55,7 @@ class Stack:
         description: of the series, with what tells this volume from others of the series.
         modality: "MR" or "CT".
         patient: PatientID, or the name of the folder.
-        study: StudyInstanceUID.
+        study: date, time and StudyInstanceUID, so that studies sort by when they were.
         notes: what was left out, and why.
         problem: why this is no volume; None for a sound one.
         agent: whether a contrast agent is told.
@@ -279,7 +279,9 @@ def find_stacks(files: Iterable[Path]) -> tuple[list[Stack], Counter[str]]:
         known = {
             "modality": _modality(first),
             "patient": _text(images, "PatientID") or images[0][0].parent.name,
-            "study": _text(images, "StudyInstanceUID"),
+            "study": " ".join(
+                filter(None, (_text(images, word) for word in ("StudyDate", "StudyTime", "StudyInstanceUID")))
+            ),
             "agent": _text(images, "ContrastBolusAgent").lower() not in NO_AGENT,
         }
         name = _text(images, "SeriesDescription") or f"series{number}"

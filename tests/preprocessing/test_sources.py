@@ -17,7 +17,9 @@ def touch(*paths) -> None:
         path.write_bytes(b"")
 
 
-def write_series(folder, description: str, values: np.ndarray, affine: np.ndarray, names, modality="MR") -> None:
+def write_series(
+    folder, description: str, values: np.ndarray, affine: np.ndarray, names, modality="MR", date=""
+) -> None:
     """An MR series of one slice a file; `affine` is voxel (column, row, slice) to LPS mm."""
     folder.mkdir(parents=True, exist_ok=True)
     series, study = generate_uid(), generate_uid()
@@ -28,6 +30,7 @@ def write_series(folder, description: str, values: np.ndarray, affine: np.ndarra
         slice_ = FileDataset(str(folder / name), {}, file_meta=meta, preamble=b"\0" * 128)
         slice_.SOPClassUID, slice_.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
         slice_.SeriesInstanceUID, slice_.StudyInstanceUID, slice_.FrameOfReferenceUID = series, study, study
+        slice_.StudyDate = date
         slice_.PatientID, slice_.Modality, slice_.SeriesDescription = "pat 7", modality, description
         slice_.InstanceNumber, slice_.SeriesNumber = k + 1, 1
         sizes = np.linalg.norm(affine[:3, :3], axis=0)
@@ -104,6 +107,24 @@ def test_a_dicom_file_set_becomes_volumes_in_the_right_place(tmp_path):
         index = tuple(np.round(place[:3]).astype(int))
         assert np.abs(place[:3] - index).max() < 1e-2
         assert float(volume[0][index]) == values[voxel]
+
+
+def test_studies_of_a_patient_are_sessions_in_the_order_of_their_dates(tmp_path):
+    values = np.random.RandomState(0).randint(1, 900, size=(8, 8, 3))
+    for name, date in (("a", "20240301"), ("b", "20230115"), ("c", "20251224")):
+        write_series(tmp_path / name, f"t2 flair {name}", values, np.eye(4), ["1", "2", "3"], date=date)
+    write_series(tmp_path / "a", "t1 a", values, np.eye(4), ["4", "5", "6"], date="20240301")
+    (scans,) = find_subjects(tmp_path / "a", None).values()
+    assert len({scan.session for scan in scans}) == 2  # the two series have studies of their own here
+    folder = tmp_path / "all"
+    for name in "abc":
+        (folder / name).mkdir(parents=True)
+        for file in (tmp_path / name).iterdir():
+            if file.name in "123":
+                (folder / f"{name}{file.name}").write_bytes(file.read_bytes())
+    (scans,) = find_subjects(folder).values()
+    found = {scan.name.split("_")[0][-1]: scan.session.rsplit("_", 1)[-1] for scan in scans}
+    assert found == {"b": "study1", "a": "study2", "c": "study3"}
 
 
 def test_nothing_to_find_is_said(tmp_path):

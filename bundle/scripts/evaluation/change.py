@@ -24,6 +24,7 @@ from .session import Look, placed
 __all__ = ["CHANGES", "Change", "ChangeScore", "changed_parts"]
 
 CHANGES = {1: "new", 2: "grown", 3: "shrunk", 4: "gone"}  # value in a map of changes
+CORE_SHARE = 0.3  # of the score of the core of a change, down to which it reaches
 ALIKE = 0.3  # difference of the logarithms of both scans, beyond which a voxel says nothing of the coils
 
 
@@ -175,6 +176,9 @@ def changed_parts(change: Change, limit: float, min_volume_ml: float) -> MetaTen
             # A voxel more on each side, so that what touches is seen.
             wide = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
             inside = parts[wide] == number
+            # Of a strong change even what two interpolations blur exceeds the limit.
+            core = np.percentile(np.abs(values[wide])[inside], 95)
+            inside &= np.abs(values[wide]) >= CORE_SHARE * core
             if inside.sum() < least:
                 continue
             touched = (ndimage.binary_dilation(inside) & ~inside & anomalous[wide]).any() or (
