@@ -81,9 +81,6 @@ def test_two_visits_with_three_scans(person, tmp_path):
     again = bundle_run("run", "following", *FOLLOW, "--input", root, "--output_dir", out)
     assert "3 of 3 scans were done before" in again.stdout and "together" not in again.stdout
     assert files == {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
-    # Inferring knows them, too; other results are no scans of the folder.
-    bundle_run("run", "inferring", *config("inference"), "--input", root, "--output_dir", out, "--sessions", "False")
-    assert files == {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
 
 
 def test_visits_are_in_the_order_of_their_sessions(tmp_path):
