@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import bundle_run, config
@@ -44,6 +45,11 @@ def test_a_method_that_fails_is_named_and_the_others_are_judged(compared):
     summary = pd.read_csv(folder / "out/summary.csv").set_index("method")
     assert set(summary.index) == {"intensity", "contralateral", "autoencoder"}
     cases = pd.read_csv(folder / "out/cases.csv")
+    # The tidy table says the same.
+    tidy = pd.read_csv(folder / "out/results.csv").pivot(index=["method", "subject"], columns="metric", values="value")
+    wide = cases.set_index(["method", "subject"]).sort_index()
+    for metric in ("auprc", "found_ml_healthy_percentile", "seconds"):
+        np.testing.assert_allclose(tidy.sort_index()[metric], wide[metric], rtol=1e-9)
     assert len(cases) == 3 * 2 and cases["diseased"].sum() == 3 * 1
     sick = cases[(cases["method"] == "intensity") & cases["diseased"]]
     assert summary.loc["intensity", "auprc"] == pytest.approx(sick["auprc"].mean())

@@ -109,7 +109,8 @@ class Comparison:
     """Compare methods.
 
     Written to `output_dir`: ``cases.csv``, a row a method and test scan; ``summary.csv``, a row a method; ``tests.csv``, every pair
-    of methods; ``strata.csv``, means by lesion size and modality; ``comparison.json``, all that a report needs; ``scores/METHOD``.
+    of methods; ``strata.csv``, means by lesion size and modality; ``results.csv``, a row a method, scan and metric;
+    ``comparison.json``, all that a report needs; ``scores/METHOD``.
     What a run before has written is not done again.
 
     Args:
@@ -355,7 +356,15 @@ class Comparison:
         )
         measured = sick.pivot(index="subject", columns="method", values="auprc")
         tests = paired_tests(measured.reindex(columns=list(summary["method"])))
-        tables = {"cases": cases, "summary": summary, "tests": tests, "strata": strata.reset_index()}
+        known = ["method", "subject", "modality", "diseased", "size"]
+        results = cases.melt(id_vars=known, var_name="metric", value_name="value").dropna(subset="value")
+        tables = {
+            "cases": cases,
+            "summary": summary,
+            "tests": tests,
+            "strata": strata.reset_index(),
+            "results": results,
+        }
         for name, table in tables.items():
             with whole_file(self.output_dir / f"{name}.csv") as partial:
                 table.to_csv(partial, index=False)
@@ -364,7 +373,9 @@ class Comparison:
             "methods": {name: {k: v for k, v in judged.items() if k != "rows"} for name, judged in done.items()},
             "failures": self.failures,
             "scans": next(iter(done.values()))["scans"],
-            **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
+            **{
+                name: json.loads(table.to_json(orient="records")) for name, table in tables.items() if name != "results"
+            },
         }
         write_whole(self.output_dir / "comparison.json", json.dumps(content))
         shown = [
