@@ -172,7 +172,10 @@ def parts_of_other_files(content):
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_reference_of_every_config_resolves(path):
     base = dict.fromkeys(["multi_gpu_train", "evaluate", "demo", "paper", "released"], "train")
-    base |= {**dict.fromkeys(["judge", "gate", "calibrate", "frontier", "normalize"], "inference"), "toy": "compare"}
+    base |= {
+        **dict.fromkeys(["judge", "gate", "calibrate", "frontier", "normalize", "follow"], "inference"),
+        "toy": "compare",
+    }
     base |= dict.fromkeys(["anatomy_ablation", "comparison", "slice_ablation", "una_ablation"], "compare")
     if path.parent.name == "methods":
         parser = Guest(path.stem).parser
