@@ -24,6 +24,8 @@ from .session import Look, placed
 __all__ = ["CHANGES", "Change", "ChangeScore", "changed_parts"]
 
 CHANGES = {1: "new", 2: "grown", 3: "shrunk", 4: "gone"}  # value in a map of changes
+RING = 4  # voxels around a part that are its surroundings
+SEEN = 1 / 3  # share of the contrast of a part that the other visit must have for the part to be there, too
 CORE_SHARE = 0.3  # of the score of the core of a change, down to which it reaches
 ALIKE = 0.3  # difference of the logarithms of both scans, beyond which a voxel says nothing of the coils
 
@@ -159,7 +161,8 @@ class ChangeScore:
 def changed_parts(change: Change, limit: float, min_volume_ml: float) -> MetaTensor:
     """What became anomalous or normal again, as `CHANGES` name it, uint8.
 
-    A part that grew touches what was over the limit of healthy people before; a part that shrank touches what still is.
+    A part is new where the scan before had less than a third of its contrast to the surroundings, and touches nothing that was over
+    the limit of healthy people before; else it grew. The same backwards for what is gone and what shrank.
 
     Args:
         change: of two scans.
@@ -173,16 +176,20 @@ def changed_parts(change: Change, limit: float, min_volume_ml: float) -> MetaTen
         anomalous = np.asarray(change.scores[other][0]) > 1.0
         parts, _ = ndimage.label(sign * values > limit)
         for number, box in enumerate(ndimage.find_objects(parts), start=1):
-            # A voxel more on each side, so that what touches is seen.
-            wide = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
+            wide = tuple(slice(max(0, part.start - RING), part.stop + RING) for part in box)
             inside = parts[wide] == number
             # Of a strong change even what two interpolations blur exceeds the limit.
             core = np.percentile(np.abs(values[wide])[inside], 95)
             inside &= np.abs(values[wide]) >= CORE_SHARE * core
             if inside.sum() < least:
                 continue
-            touched = (ndimage.binary_dilation(inside) & ~inside & anomalous[wide]).any() or (
-                (inside & anomalous[wide]).sum() > inside.sum() / 2
-            )
-            found[wide][inside] = beside if touched else alone
+            touched = (ndimage.binary_dilation(inside) & ~inside & anomalous[wide]).any()
+            ring = ndimage.binary_dilation(inside, iterations=RING) & ~ndimage.binary_dilation(inside)
+            ring &= np.asarray(change.drawn[0][0])[wide] > 0
+            contrasts = [
+                float(scan[inside].mean() - np.median(scan[ring])) if ring.any() else 0.0
+                for scan in (np.asarray(volume[0])[wide] for volume in change.scans)
+            ]
+            seen = contrasts[other] / contrasts[1 - other] if contrasts[1 - other] else 0.0
+            found[wide][inside] = beside if touched or seen > SEEN else alone
     return MetaTensor(torch.from_numpy(found)[None], affine=change.score.affine)
