@@ -80,8 +80,9 @@ def test_participants_then_the_group(raw, tmp_path):
         name
         for stem in ("sub-02_ses-a_T1w", "sub-02_ses-a_FLAIR")
         for result, name in derivatives_of(stem).items()
-        if result in ("healthy.nii.gz", "filled.nii.gz", "anomaly.nii.gz", "lesion.nii.gz")
-    }
+        if result in ("healthy.nii.gz", "filled.nii.gz", "anomaly.nii.gz", "lesion.nii.gz", "session_lesion.nii.gz")
+    } | {"sub-02_ses-a_desc-sessionanomaly_T1w.nii.gz"}
+    assert (out / "sub-02_ses-a_T1w_session.html").is_file()
     about = json.loads((folder / "sub-02_ses-a_label-lesion_desc-FLAIR_mask.json").read_text())
     assert about["Type"] == "Lesion" and about["Sources"] == ["bids:raw:sub-02/ses-a/anat/sub-02_ses-a_FLAIR.nii.gz"]
     assert not (out / "sub-01").exists()
@@ -94,6 +95,7 @@ def test_participants_then_the_group(raw, tmp_path):
     assert table.loc["sub-03/anat/sub-03_T1w.nii.gz", "status"] != "ok"
     assert set(json.loads((out / "lesions.json").read_text())) == {"scan", *table.columns}
     page = (out / "index.html").read_text()
+    assert "sub-02_ses-a_T1w_session.html" in page
     assert "sub-01_T1w.html" in page and (out / "sub-01_T1w.html").is_file() and "sub-03_T1w" in page
     for folder in (raw, out):
         if VALIDATOR is None:

@@ -227,8 +227,9 @@ def _group(given: argparse.Namespace) -> list[dict[str, Any]]:
     write_whole(given.output_dir / "lesions.json", json.dumps(columns, indent=1))
     shown = table.to_dict("records")
     for row in shown:
-        page = f"{volume_stem(row['scan'])}.html"
-        row["page"] = page if (given.output_dir / page).is_file() else None
+        stem = volume_stem(row["scan"])
+        for key, page in (("page", f"{stem}.html"), ("session_page", f"{stem}_session.html")):
+            row[key] = page if (given.output_dir / page).is_file() else None
     text = (Path(__file__).parent / "report/bids.html").read_text(encoding="utf-8")
     page = jinja2.Template(text, autoescape=True).render(rows=shown, people=table["participant_id"].nunique())
     write_whole(given.output_dir / "index.html", page)
