@@ -157,6 +157,17 @@ class SessionScore:
             found.drawn.append(drawn)
         return found
 
+    def limit(self, found: Together, calibration: Mapping[str, Any] | None) -> float:
+        """What the score of a session is divided by, see `combine`."""
+        if not calibration or len(found.looks) < 2:
+            return 1.0
+        if calibration["settings"] != self.settings:
+            raise InputError(
+                f"the limits of sessions were made with {calibration['settings']}, not with {self.settings}; run calibrating "
+                "with your session_weights and session_power, or give --sessions False"
+            )
+        return float(calibration["limits"].get(found.modalities, 1.0))
+
     def combine(self, found: Together, calibration: Mapping[str, Any] | None = None) -> MetaTensor:
         """The score of a session, ``(1, X, Y, Z)``.
 
@@ -168,14 +179,6 @@ class SessionScore:
         Raises:
             InputError: when it was made with other settings.
         """
-        limit = 1.0
-        if calibration and len(found.looks) > 1:
-            if calibration["settings"] != self.settings:
-                raise InputError(
-                    f"the limits of sessions were made with {calibration['settings']}, not with {self.settings}; run calibrating "
-                    "with your session_weights and session_power, or give --sessions False"
-                )
-            limit = float(calibration["limits"].get(found.modalities, 1.0))
         scores = torch.stack([score.as_tensor() for score in found.scores]).clamp(min=0.0)
         weights = torch.stack(
             [
@@ -184,7 +187,7 @@ class SessionScore:
             ]
         )
         mean = (weights * scores**self.power).sum(dim=0) / weights.sum(dim=0).clamp(min=1e-6)
-        return MetaTensor(mean ** (1.0 / self.power) / limit, affine=found.drawn[0].affine)
+        return MetaTensor(mean ** (1.0 / self.power) / self.limit(found, calibration), affine=found.drawn[0].affine)
 
 
 def placed(fixed: MetaTensor, moving: MetaTensor, enough: float) -> tuple[np.ndarray, MetaTensor, float]:

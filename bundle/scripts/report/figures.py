@@ -20,7 +20,6 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
 from monai.utils import convert_to_tensor
-from scipy import ndimage
 
 from ..fluid import LESION_THRESHOLD
 from ..saving import whole_file
@@ -298,24 +297,26 @@ def session_figure(
     plt.close(figure)
 
 
-def change_figure(scans: Sequence[MetaTensor], score: MetaTensor, parts: MetaTensor, path: Any, shown: int) -> None:
+def change_figure(
+    scans: Sequence[MetaTensor], score: MetaTensor, parts: MetaTensor, numbers: MetaTensor, path: Any, shown: int
+) -> None:
     """What changed between two visits, a row a change, the largest first: both scans, the change on the second, the difference.
 
     Args:
         scans: of both visits, ``(1, X, Y, Z)`` in RAS on one grid and scale.
         score: of the change, positive where it became worse.
         parts: 1 new, 2 grown, 3 shrunk, 4 gone, 0 elsewhere.
+        numbers: of the connected changes, 1 the largest, 0 elsewhere.
         path: PNG to write, or an open file.
         shown: rows at most.
     """
     spacing = affine_to_spacing(score.affine).tolist()
-    first, second, off, kinds = (volume[0].numpy() for volume in (*scans, score, parts))
-    numbers, count = ndimage.label(kinds > 0)
-    order = np.argsort(-np.bincount(numbers.ravel())[1:])[:shown] + 1 if count else [0]
-    figure, rows = plt.subplots(len(order), 4, figsize=(9.2, 2.6 * len(order)), squeeze=False)
+    first, second, off, kinds, changes = (volume[0].numpy() for volume in (*scans, score, parts, numbers))
+    count = min(shown, int(changes.max()))
+    figure, rows = plt.subplots(max(1, count), 4, figsize=(9.2, 2.6 * max(1, count)), squeeze=False)
     bright = float(np.percentile(first[first > 0], 99.5)) if (first > 0).any() else 1.0
-    for row, number in zip(rows, order):
-        index = centre_of(numbers == number)[2] if count else centre_of(first > 0)[2]
+    for number, row in enumerate(rows, start=1):
+        index = centre_of(changes == number)[2] if count else centre_of(first > 0)[2]
         for axes, image in zip(row, (first, second, second)):
             show(axes, image, 2, index, spacing, vmin=0.0, vmax=bright)
         for value, colour in zip((1, 2, 3, 4), ("red", "orange", "deepskyblue", "lime")):

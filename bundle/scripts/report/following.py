@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
 import re
@@ -14,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from monai.data import MetaTensor
 from scipy import ndimage
@@ -30,6 +27,8 @@ from ..volumes import read_volume, voxel_ml
 from .figures import change_figure
 from .groups import ResultGroups
 from .ledger import Ledger
+from .page import written_page
+from .scan_report import numbered_lesions
 
 __all__ = ["FollowUp", "healthy_volumes", "visits_of"]
 
@@ -126,17 +125,16 @@ class FollowUp(ResultGroups):
 
     def _compared(self, name: str, first: tuple[str, dict], second: tuple[str, dict]) -> str:
         settings = {"limit": self.limit, "near": self.change.near, "min_volume_ml": self.min_volume_ml}
-        made_of = {**settings, "shown": self.shown, "version": __version__, "threshold": self.threshold}
-        made_of["scans"] = [record["fingerprint"] for _, record in (first, second)]
-        fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        records = [record["fingerprint"] for _, record in (first, second)]
+        fingerprint = self.fingerprint({**settings, "shown": self.shown, "threshold": self.threshold, "scans": records})
         report = self.file(second[0], "change_report.json")
         if self.done(report, fingerprint):
             return ""
-        images = {Ledger.source(scan): scan["image"] for scan in self.groups[name]}
+        images = self.images(name)
         looks = [self.look(*visit) for visit in (first, second)]
         found = self.change(*((look, read_volume(images[look.name])) for look in looks))
         parts = changed_parts(found, self.limit, self.min_volume_ml)
-        later = read_volume(self.file(second[0], "anomaly.nii.gz"))
+        later = looks[1].score
         written = self.file(second[0], "change.nii.gz")
         save_volume(moved_onto(parts, found.motions[1], later, "nearest"), written, np.uint8, like=later)
         rows = self._rows(found, parts)
@@ -193,9 +191,6 @@ class FollowUp(ResultGroups):
 
     def _page(self, found: Change, parts: MetaTensor, content: Mapping[str, Any]) -> str:
         picture = io.BytesIO()
-        change_figure(found.scans, found.score, parts, picture, self.shown)
-        page = jinja2.Template((Path(__file__).parent / "following.html").read_text(), autoescape=True)
+        change_figure(found.scans, found.score, parts, numbered_lesions(parts), picture, self.shown)
         changes = [row for row in content["lesions"] if row["change"] != "as before"]
-        return page.render(
-            **content, picture=base64.b64encode(picture.getvalue()).decode(), shown=min(self.shown, len(changes))
-        )
+        return written_page("following.html", picture, **content, shown=min(self.shown, len(changes)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from monai.data import MetaTensor
 
+from .. import __version__
 from ..errors import InputError
 from ..evaluation.session import Look
 from ..jobs import Crew
@@ -83,8 +85,20 @@ class ResultGroups:
     def look(self, source: str, record: Mapping[str, Any]) -> Look:
         """What a scan says, from its results."""
         score, drawn = (read_volume(self.file(source, ending)) for ending in ("anomaly.nii.gz", "healthy.nii.gz"))
-        score = MetaTensor(score.as_tensor() / self.threshold, affine=score.affine)
+        score = MetaTensor(
+            score.as_tensor() / self.threshold, meta=dict(score.meta)
+        )  # the header of results on its grid
         return Look(source, record["modality"], score, drawn)
+
+    def images(self, name: str) -> dict[str, Any]:
+        """By its name, the file of each scan of a group."""
+        return {Ledger.source(scan): scan["image"] for scan in self.groups[name]}
+
+    @staticmethod
+    def fingerprint(made_of: Mapping[str, Any]) -> str:
+        """Of all that a report depends on, and of the version."""
+        said = {**made_of, "version": __version__}
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
     def done(self, report: Path, fingerprint: str) -> bool:
         """Whether a report was made of these very results, and the files that it names are there."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import collections
 import io
 import json
@@ -11,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import monai
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from ..preprocessing import region_names
 from ..saving import output_base, write_whole
 from ..volumes import on_grid, voxel_ml, without_header
 from .figures import finding_figure
+from .page import written_page
 
 __all__ = ["ScanReportd", "lesion_table", "numbered_lesions", "scan_report"]
 
@@ -230,10 +229,10 @@ class ScanReportd(MapTransform):
         numbers = on_grid(lesions, grid, "nearest")
         picture = io.BytesIO()
         finding_figure(volumes["scan"], volumes.get("healthy"), volumes["score"], numbers, picture, self.shown)
-        page = jinja2.Template((Path(__file__).parent / "scan_report.html").read_text(), autoescape=True)
-        return page.render(
+        return written_page(
+            "scan_report.html",
+            picture,
             **content,
-            picture=base64.b64encode(picture.getvalue()).decode(),
             shown=min(self.shown, content["lesion_count"]),
             has_healthy="healthy" in volumes,
             has_regions=self.regions_key in data,

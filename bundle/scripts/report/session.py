@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -21,7 +18,7 @@ from .. import __version__
 from ..evaluation.postprocess import PostProcessing
 from ..evaluation.session import Look, SessionScore, Together, sessions_of
 from ..jobs import Crew
-from ..preprocessing.atlas import atlas_regions, region_names
+from ..preprocessing.atlas import AtlasRegionsd, region_names
 from ..preprocessing.coregister import moved_onto
 from ..saving import save_volume, write_whole
 from ..symmetry import estimate_mirror
@@ -29,6 +26,7 @@ from ..volumes import on_grid, read_volume
 from .figures import session_figure
 from .groups import ResultGroups
 from .ledger import Ledger
+from .page import written_page
 from .scan_report import numbered_lesions, scan_report
 
 __all__ = ["SessionResults"]
@@ -83,9 +81,9 @@ class SessionResults(ResultGroups):
             "session": self.session.settings,
             "calibration": self.calibration,
             "scans": {source: record["fingerprint"] for source, record in known.items()},
-            "of_page": [self.atlas, self.shown, __version__],
+            "of_page": [self.atlas, self.shown],
         }
-        fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        fingerprint = self.fingerprint(settings)
         if any(self.done(self.file(source, "session_report.json"), fingerprint) for source in known):
             return ""
         looks = [self.look(source, record) for source, record in known.items()]
@@ -93,23 +91,22 @@ class SessionResults(ResultGroups):
         if len(found.looks) < 2:
             return f"session {name}: each scan stays for itself; {'; '.join(found.left_out.values())}"
         score = self.session.combine(found, self.calibration)
-        best, written = found.looks[0].name, {}
+        best, grid, written = found.looks[0].name, found.looks[0].score, {}
         for look, motion in zip(found.looks, found.motions):
             there = MetaTensor(score.as_tensor(), affine=torch.as_tensor(motion) @ score.affine.double())
-            grid = read_volume(self.file(look.name, "anomaly.nii.gz"))
-            written[look.name, "session_lesion.nii.gz"] = (self.postprocessing.mask(there, 1.0, grid), np.uint8, grid)
-            if look.name == best:
-                written[best, "session_anomaly.nii.gz"] = (on_grid(score, grid), np.float32, grid)
+            mask = self.postprocessing.mask(there, 1.0, look.score)
+            written[look.name, "session_lesion.nii.gz"] = (mask, np.uint8, look.score)
+        written[best, "session_anomaly.nii.gz"] = (on_grid(score, grid), np.float32, grid)
         if found.looks[0].modality != "t1":
-            grid = written[best, "session_anomaly.nii.gz"][2]
             written[best, "session_healthy.nii.gz"] = (on_grid(found.healthy, grid), np.float32, grid)
-        for (source, ending), (volume, dtype, grid) in written.items():
-            save_volume(volume, self.file(source, ending), dtype, like=grid)
-        content = self._content(name, known, found, score)
+        for (source, ending), (volume, dtype, like) in written.items():
+            save_volume(volume, self.file(source, ending), dtype, like=like)
+        lesions = numbered_lesions(self.postprocessing.mask(score, 1.0))
+        content = self._content(name, known, found, score, lesions)
         files = [str(self.file(*key)) for key in written]
         record = {**content, "fingerprint": fingerprint, "results": files}
         if self.shown:
-            write_whole(self.file(best, "session_report.html"), self._page(found, score, content))
+            write_whole(self.file(best, "session_report.html"), self._page(found, score, lesions, content))
         write_whole(self.file(best, "session_report.json"), json.dumps(record, indent=1, default=str))
         alone = ", ".join(f"{scan['modality']} {scan['lesion_volume_ml']:.2f}" for scan in content["scans"])
         left = "".join(f"; left out: {why}" for why in found.left_out.values())
@@ -118,12 +115,12 @@ class SessionResults(ResultGroups):
             f"(alone: {alone}){left}"
         )
 
-    def _content(self, name: str, known: Mapping[str, Any], found: Together, score: MetaTensor) -> dict[str, Any]:
+    def _content(
+        self, name: str, known: Mapping[str, Any], found: Together, score: MetaTensor, lesions: MetaTensor
+    ) -> dict[str, Any]:
         healthy = found.healthy
-        lesions = numbered_lesions(self.postprocessing.mask(score, 1.0))
-        regions = None
-        if self.atlas is not None and bool((lesions > 0).any()):
-            regions = atlas_regions(healthy, self.atlas)
+        locate = AtlasRegionsd("regions", ["healthy"], "lesions", self.atlas)
+        regions = locate({"healthy": healthy, "lesions": lesions}).get("regions")
         brain = MetaTensor((healthy.as_tensor() > 0).float(), affine=healthy.affine)
         names = {} if self.atlas is None else region_names(self.atlas)
         located = {"mirror": estimate_mirror(healthy, brain), "regions": regions, "names": names}
@@ -149,7 +146,7 @@ class SessionResults(ResultGroups):
             "session": name,
             "scans": scans,
             "left_out": found.left_out,
-            "limit": self.calibration.get("limits", {}).get(found.modalities, 1.0),
+            "limit": self.session.limit(found, self.calibration),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **content,
             "settings": {**self.session.settings, "threshold": self.threshold},
@@ -157,23 +154,20 @@ class SessionResults(ResultGroups):
             "notice": "Research use only, not for clinical decisions.",
         }
 
-    def _page(self, found: Together, score: MetaTensor, content: Mapping[str, Any]) -> str:
+    def _page(self, found: Together, score: MetaTensor, lesions: MetaTensor, content: Mapping[str, Any]) -> str:
         grid = Spacing(pixdim=1.0)(MetaTensor(score.as_tensor(), affine=score.affine))
-        scans = {}
-        entries = {Ledger.source(scan): scan for scan in self.groups[content["session"]]}
+        scans, images = {}, self.images(content["session"])
         for look, motion in zip(found.looks, found.motions):
-            scan = read_volume(entries[look.name]["image"])
-            scans[_title(look, scans)] = moved_onto(scan, np.linalg.inv(motion), grid)
-        lesions = numbered_lesions(self.postprocessing.mask(score, 1.0))
+            scans[_title(look, scans)] = moved_onto(read_volume(images[look.name]), np.linalg.inv(motion), grid)
         picture = io.BytesIO()
         drawn = found.looks[0].drawn if found.looks[0].modality == "t1" else found.healthy
         shown = (on_grid(drawn, grid), on_grid(score, grid), on_grid(lesions, grid, "nearest"))
         session_figure(scans, *shown, picture, self.shown)
-        page = jinja2.Template((Path(__file__).parent / "session.html").read_text(), autoescape=True)
-        return page.render(
+        return written_page(
+            "session.html",
+            picture,
             **content,
             columns=[(title, Path(look.name).name) for title, look in zip(scans, found.looks)],
-            picture=base64.b64encode(picture.getvalue()).decode(),
             shown=min(self.shown, content["lesion_count"]),
         )
 
