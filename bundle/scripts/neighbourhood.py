@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from monai.networks.layers import GaussianFilter
 from scipy.ndimage import distance_transform_edt
 from torch.nn.functional import max_pool3d
 
 from .blur import gaussian_blur
 
-__all__ = ["SURROUNDINGS", "closed", "largest_nearby", "surroundings"]
+__all__ = ["SURROUNDINGS", "closed", "largest_nearby", "mean_nearby", "surroundings"]
 
 WIDTHS = (1.0, 2.0, 4.0)  # standard deviations of the smoothed image, voxels
 DEPTHS = (6.0, 20.0)  # mm below the surface, up to which a depth is told
@@ -38,6 +39,23 @@ def closed(mask: torch.Tensor, radius: float, spacing: Sequence[float], beyond: 
     near = distance_transform_edt(~inside, sampling=spacing) <= radius
     whole = inside | (distance_transform_edt(near, sampling=spacing) > radius - beyond)
     return torch.from_numpy(whole[tuple(slice(low, -high) for low, high in margin)])[None]
+
+
+def mean_nearby(
+    values: torch.Tensor, where: torch.Tensor, width: float, spacing: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean of the voxels that count, by a Gaussian around each voxel, and which share of its weight lies on such voxels.
+
+    Args:
+        values: ``(1, X, Y, Z)``.
+        where: mask of the same shape.
+        width: standard deviation, mm.
+        spacing: voxel size, mm.
+    """
+    gaussian = GaussianFilter(3, [width / edge for edge in spacing], truncated=3.0)
+    counted = where.float()
+    share = gaussian(counted[None])[0]
+    return gaussian((values * counted)[None])[0] / share.clamp(min=1e-2), share
 
 
 def largest_nearby(values: torch.Tensor, reach: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from scipy.linalg import sqrtm
 from torch.nn.functional import avg_pool3d, interpolate
 
 from ..errors import InputError
+from ..neighbourhood import mean_nearby
 from ..preprocessing.align import AlignToRAS
 from ..preprocessing.coregister import moved_onto
 from ..residual.scan_error import scan_error
@@ -113,12 +114,6 @@ class ChangeScore:
         score = self._score(scans, scores, drawn, brain)
         return Change(score, scans, scores, drawn, (np.linalg.inv(half), half), likeness)
 
-    def _smooth(self, values: torch.Tensor, where: torch.Tensor, width: float, grid: MetaTensor) -> torch.Tensor:
-        """Mean of the surroundings over the voxels that count."""
-        gaussian = GaussianFilter(3, [width / edge for edge in affine_to_spacing(grid.affine).tolist()], truncated=3.0)
-        counted = where.float()
-        return gaussian((values * counted)[None])[0] / gaussian(counted[None])[0].clamp(min=1e-2)
-
     def _on_one_scale(self, scans: tuple[MetaTensor, MetaTensor], brain: torch.Tensor) -> tuple[MetaTensor, MetaTensor]:
         """Both scans, white matter at about 1, without the factor and the field between them; 0 outside of the brain."""
         first, second = (scan.as_tensor().clamp(min=0.0) * brain for scan in scans)
@@ -149,7 +144,8 @@ class ChangeScore:
     def _score(self, scans, scores, drawn, brain: torch.Tensor) -> MetaTensor:
         grid = scans[0]
         deep = torch.from_numpy(ndimage.binary_erosion(brain[0].numpy()))[None]
-        off = self._smooth(scans[1].as_tensor() - scans[0].as_tensor(), deep, self.smoothing, grid) * deep
+        difference, spacing = scans[1].as_tensor() - scans[0].as_tensor(), affine_to_spacing(grid.affine).tolist()
+        off = mean_nearby(difference, deep, self.smoothing, spacing)[0] * deep
         healthy = (drawn[0].as_tensor() + drawn[1].as_tensor()) / 2 * brain
         noise = 1.4826 * float(off[deep].abs().median()) + 1e-6 if bool(deep.any()) else 1.0
         size = off.abs() / noise / scan_error(off, healthy, deep.float())

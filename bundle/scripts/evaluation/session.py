@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
-from monai.networks.layers import GaussianFilter
 
 from ..errors import InputError
+from ..neighbourhood import mean_nearby
 from ..preprocessing.align import AlignToRAS
 from ..preprocessing.coregister import moved_onto, rigid_registration
 
@@ -222,10 +222,8 @@ def _likeness(one: MetaTensor, other: MetaTensor) -> float:
     both = ((first > 0) & (second > 0)).float()
     if float(both.sum()) < 0.3 * float((first > 0).sum()):
         return 0.0
-    smooth = GaussianFilter(3, [SURROUNDINGS / edge for edge in affine_to_spacing(one.affine).tolist()], truncated=3.0)
-    share = smooth(both[None])[0]
+    spacing = affine_to_spacing(one.affine).tolist()
+    (mean, share), (other_mean, _) = (mean_nearby(volume, both, SURROUNDINGS, spacing) for volume in (first, second))
     deep = (share > 0.5) & (both > 0)
-    folds = [
-        volume[deep] - (smooth((volume * both)[None])[0] / share.clamp(min=1e-6))[deep] for volume in (first, second)
-    ]
+    folds = [(volume - around)[deep] for volume, around in ((first, mean), (second, other_mean))]
     return float(torch.corrcoef(torch.stack(folds))[0, 1])
